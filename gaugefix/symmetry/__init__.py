@@ -1,0 +1,34 @@
+"""Symmetries as frozen data about names, and their action on named tensors."""
+
+from gaugefix.symmetry.base import GRADIENT, PARAMETER, SQUARED_GRADIENT, Part, Symmetry
+from gaugefix.symmetry.element import Element
+from gaugefix.symmetry.exactness import Exactness
+from gaugefix.symmetry.gauge_group import Frozen, GaugeGroup, named_tensors
+from gaugefix.symmetry.kernels import ReaderKernel, WriterKernel
+from gaugefix.symmetry.leg import Leg
+from gaugefix.symmetry.linear import LinearSymmetry
+from gaugefix.symmetry.shift import Absorb, Add, ChannelMap, Derive, Form, ShiftSymmetry, Solve
+
+__all__ = [
+    "GRADIENT",
+    "PARAMETER",
+    "SQUARED_GRADIENT",
+    "Absorb",
+    "Add",
+    "ChannelMap",
+    "Derive",
+    "Element",
+    "Exactness",
+    "Form",
+    "Frozen",
+    "GaugeGroup",
+    "Leg",
+    "LinearSymmetry",
+    "Part",
+    "ReaderKernel",
+    "ShiftSymmetry",
+    "Solve",
+    "Symmetry",
+    "WriterKernel",
+    "named_tensors",
+]
