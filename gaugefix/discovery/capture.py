@@ -1,0 +1,136 @@
+"""Capture a model as a graph of ATen calls, with the names of its parameters and buffers."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from gaugefix.errors import DiscoveryError
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """One traced forward pass.
+
+    Args:
+        graph: ATen calls, cut down to what reaches an output.
+        parameters: placeholder name → canonical parameter name (shared parameters have one).
+        buffers: placeholder name → (buffer name, value).
+        constants: placeholder or attribute name → tensor lifted from the code.
+    """
+
+    graph: fx.Graph
+    parameters: Mapping[str, str]
+    buffers: Mapping[str, tuple[str, Tensor]]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def nodes(self) -> Iterator[fx.Node]:
+        """Nodes in execution order, dead ones left out."""
+        live: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):
+            if node.op == "output" or node in live or _mutates(node):
+                live.add(node)
+                live.update(node.all_input_nodes)
+        return (node for node in self.graph.nodes if node in live)
+
+
+def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> tuple[Capture, ...]:
+    """Trace ``model`` in eval mode, and in train mode too where its code asks for the mode.
+
+    Args:
+        model: any module; its mode, parameters and buffers are left as they are.
+        args: example positional inputs.
+        kwargs: example keyword inputs.
+
+    Raises:
+        DiscoveryError: if torch.export refuses the model.
+    """
+    captures = [_export(model, args, kwargs, train=False)]
+    if asks_for_mode(model):
+        captures.append(_export(model, args, kwargs, train=True))
+    return tuple(captures)
+
+
+def asks_for_mode(model: nn.Module) -> bool:
+    """Whether code outside torch.nn reads ``self.training``, so that the two modes may run different operations."""
+    for module in model.modules():
+        if type(module).__module__.startswith("torch.nn."):
+            continue
+        for function in (member for _, member in inspect.getmembers(type(module), inspect.isfunction)):
+            own = not (function.__module__ or "").startswith(("torch.nn.", "lightning.", "pytorch_lightning."))
+            if own and "training" in function.__code__.co_names:
+                return True
+    return False
+
+
+def canonical_names(model: nn.Module) -> dict[str, str]:
+    """Map every name of a parameter to the first name of the same tensor."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[name] = first.setdefault(id(parameter), name)
+    return names
+
+
+def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None, train: bool) -> Capture:
+    with _mode(model, train), _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
+        except Exception as error:
+            raise DiscoveryError(
+                f"Expected a model that torch.export can trace for {type(model).__name__}, got "
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}. "
+                "Analyse a submodule that can be traced (module='encoder' in a callback, model.encoder here), or state "
+                "symmetries by hand with gaugefix.declare."
+            ) from error
+    signature = program.graph_signature
+    canonical = canonical_names(model)
+    state = {**program.state_dict, **program.constants}
+    constants = {node: program.constants[name] for node, name in signature.inputs_to_lifted_tensor_constants.items()}
+    for name, value in program.constants.items():
+        if isinstance(value, Tensor):
+            constants.setdefault(name, value)
+    return Capture(
+        graph=program.graph,
+        parameters={node: canonical.get(name, name) for node, name in signature.inputs_to_parameters.items()},
+        buffers={node: (name, state[name]) for node, name in signature.inputs_to_buffers.items()},
+        constants=constants,
+    )
+
+
+def _mutates(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
+@contextmanager
+def _mode(model: nn.Module, train: bool) -> Iterator[None]:
+    before = {module: module.training for module in model.modules()}
+    model.train(train)
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tracer's remarks to itself: what it cannot do comes back as an exception."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,379 @@
+"""Run a captured graph on labels: every operation adds constraints by the rule in its row of the table."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx
+
+from gaugefix.discovery.capture import Capture
+from gaugefix.discovery.labels import NOTHING, Labels
+from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
+from gaugefix.discovery.value import Source, Value, known, pad_left, values_in
+from gaugefix.symmetry import ChannelMap
+
+NormMode = Literal["live", "frozen", "scale free"]
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Under which circumstances a symmetry has to hold.
+
+    Args:
+        dropout: whether dropout is active.
+        norms: ``"live"``: norms are taken as they are, in train mode and in eval mode; ``"frozen"``: eval mode only
+            (a batch norm is an affine map); ``"scale free"``: as if the eps of every norm were 0.
+    """
+
+    dropout: bool = True
+    norms: NormMode = "live"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation of the graph with its arguments by schema name."""
+
+    node: fx.Node
+    name: str
+    arguments: Mapping[str, Any]
+    positional: Sequence[Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.arguments.get(name, default)
+        return default if value is None else value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the (first) result."""
+        return self.shapes[0]
+
+    @property
+    def input(self) -> Value:
+        """The first argument."""
+        return as_value(self.positional[0])
+
+
+@dataclass(eq=False)
+class Pass:
+    """One run over the graphs of a model under fixed assumptions."""
+
+    assumptions: Assumptions
+    trainable: frozenset[str]
+    parameters: Mapping[str, Tensor]
+    labels: Labels = field(default_factory=Labels)
+    shifts: Shifts = field(default_factory=Shifts)
+    legs: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    statistics: dict[str, tuple[Tensor, int, float]] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    uses: Counter[str] = field(default_factory=Counter)
+    environments: list[dict[fx.Node, Any]] = field(default_factory=list)
+    maps: list[tuple[fx.Node, Value, str]] = field(default_factory=list)
+    kernels: list[Any] = field(default_factory=list)
+    dropout_seen: bool = False
+    norms_seen: bool = False
+    batch_norms_seen: bool = False
+    aliased: set[fx.Node] = field(default_factory=set)
+    _handled: set[int] = field(default_factory=set)
+    _absorbed: dict[str, tuple[Tensor, Terms]] = field(default_factory=dict)
+    _derived: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
+    _followed: dict[str, Terms] = field(default_factory=dict)
+
+    # ---- what rules call -------------------------------------------------------------------------------------------
+    def freeze(self, value: Any, reason: str) -> None:
+        """Nothing may act on these values, and they may not shift."""
+        for v in values_in(value):
+            for leg in v.legs:
+                self.labels.restrict(leg, NOTHING, reason)
+            self.pin(v)
+
+    def pin(self, value: Value) -> None:
+        """The value may not shift; a parameter used here is no longer a free constant."""
+        self.shifts.pin(value.shift)
+        if value.source is not None:
+            self.shifts.pin_parameter(value.source.name)
+            self._multiplied.add(value.source.name)
+
+    def shift_of(self, value: Value, ndim: int) -> Terms:
+        """Take over responsibility for the shift of ``value``, with index arrays of ``ndim`` axes.
+
+        A parameter that is added is a constant that may shift by anything. Whatever shift a rule does not take over
+        is pinned to 0 after the rule has run.
+        """
+        self._handled.add(id(value))
+        terms = list(value.shift)
+        if value.source is not None:
+            terms.append((1.0, self._table(value.source)))
+        return [(c, pad_left(i, ndim)) for c, i in terms]
+
+    def absorb(self, bias: str, size: int, channel_map: ChannelMap | None, source: Terms) -> Tensor:
+        """Unknowns t of y = W x + b, b ← b + t − W·source. In a second trace the same bias absorbs the same."""
+        if bias in self._absorbed:
+            fresh, before = self._absorbed[bias]
+            self.shifts.pin(before + [(-c, i) for c, i in source])
+            return fresh
+        fresh = self.shifts.fresh(bias, size)
+        self._absorbed[bias] = (fresh, source)
+        flat = [(c, i.numpy()) for c, i in source]
+        self.shifts.legs.append(
+            ParameterShift(bias, [(1.0, fresh.numpy())], channel_map if flat else None, flat if channel_map else [])
+        )
+        return fresh
+
+    def rows_shift(self, table: str, size: int) -> Tensor:
+        """Unknowns by which all rows of an embedding move."""
+        if table not in self._absorbed:
+            fresh = self.shifts.fresh(table, size)
+            self._absorbed[table] = (fresh, [])
+            self.shifts.legs.append(ParameterShift(table, [(1.0, fresh.reshape(1, -1).numpy())]))
+        return self._absorbed[table][0]
+
+    def derive(self, size: int, channel_map: ChannelMap, source: Terms) -> Tensor:
+        """Unknowns t = W·source, the same for the same source."""
+        entries = None if channel_map.entries is None else channel_map.entries.tobytes()
+        terms = tuple((c, i.numpy().tobytes()) for c, i in source)
+        key = (channel_map.weight, entries, channel_map.transposed, channel_map.groups, terms)
+        if key not in self._derived:
+            fresh = self._derived[key] = self.shifts.fresh(f"{channel_map.weight} · shift", size)
+            self.shifts.derived.append(Derived(fresh.numpy(), channel_map, [(c, i.numpy()) for c, i in source]))
+        return self._derived[key]
+
+    def follow(self, buffer: str, terms: Terms) -> None:
+        """A running mean moves with what it averages; a norm that is used twice averages one thing."""
+        if buffer in self._followed:
+            self.shifts.pin(self._followed[buffer] + [(-c, i) for c, i in terms])
+            return
+        self._followed[buffer] = terms
+        if terms:
+            self.shifts.legs.append(ParameterShift(buffer, [(c, i.numpy()) for c, i in terms]))
+
+    def exclusive(self, value: Value | None) -> bool:
+        """Whether ``value`` is a trainable parameter that occurs once in the whole model."""
+        if value is None or value.source is None or value.source.offset:
+            return False
+        return value.source.name in self.trainable and self.uses[value.source.name] == 1
+
+    def _table(self, source: Source) -> Tensor:
+        name = source.name
+        if name not in self.shifts.tables:
+            shape = tuple(self.parameters[name].shape)
+            table = self.shifts.fresh(name, *shape)
+            self.shifts.tables[name] = table
+            self.shifts.legs.append(ParameterShift(name, [(1.0, table.numpy())]))
+            if name in self._multiplied or name not in self.trainable:
+                self.shifts.pin_parameter(name)
+        table = self.shifts.tables[name]
+        return table if source.entries is None else table.reshape(-1)[source.entries]
+
+    # ---- the run ---------------------------------------------------------------------------------------------------
+    _multiplied: set[str] = field(default_factory=set)
+
+    def run(self, capture: Capture, rules: Callable[[str], Any]) -> None:
+        """Interpret one graph."""
+        env: dict[fx.Node, Any] = {}
+        self.environments.append(env)
+        for node in capture.nodes():
+            if node.op == "placeholder":
+                env[node] = self._placeholder(node, capture)
+            elif node.op == "get_attr":
+                tensor = capture.constants.get(str(node.target))
+                env[node] = Value(tuple(tensor.shape), known=tensor) if tensor is not None else None
+            elif node.op == "output":
+                self.freeze(_lookup(node.args, env), "reaches the output")
+            else:
+                self._call(node, env, rules)
+
+    def _placeholder(self, node: fx.Node, capture: Capture) -> Any:
+        if node.name in capture.parameters:
+            name = capture.parameters[node.name]
+            shape = tuple(self.parameters[name].shape)
+            if name not in self.legs:
+                self.legs[name] = self._parameter_legs(node, shape)
+                if name not in self.trainable:
+                    for leg in self.legs[name]:
+                        self.labels.restrict(leg, NOTHING, "requires_grad=False")
+            return Value(shape, self.legs[name], source=Source(name))
+        if node.name in capture.buffers:
+            name, tensor = capture.buffers[node.name]
+            # Floating-point buffers may change during training: their values are not relied upon.
+            fixed = not tensor.is_floating_point()
+            return Value(tuple(tensor.shape), known=tensor if fixed else None, buffer=name)
+        if node.name in capture.constants:
+            tensor = capture.constants[node.name]
+            return Value(tuple(tensor.shape), known=tensor)
+        example = node.meta.get("val")
+        return Value(tuple(example.shape)) if isinstance(example, Tensor) else example
+
+    def _parameter_legs(self, node: fx.Node, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """One leg an axis; kernel axes of convolutions carry none, grouped ones have an input leg for each group."""
+        groups, transposed, kernel = convolution_layout(node)
+        legs = []
+        for axis, size in enumerate(shape):
+            if size < 2 and not (kernel and groups > 1 and axis < 2):
+                continue
+            if kernel and axis >= 2:
+                continue
+            if kernel and groups > 1 and axis == 1:
+                rows = self.labels.fresh(groups, 1, size).expand(groups, shape[0] // groups, size)
+                legs.append(rows.reshape(shape[0], size, *[1] * (len(shape) - 2)))
+            else:
+                layout = [1] * len(shape)
+                layout[axis] = size
+                legs.append(self.labels.fresh(size).reshape(layout))
+        for leg in legs:  # channels of one parameter axis have one producer
+            self.labels.fibre(leg, [k for k, size in enumerate(leg.shape) if size > 1] or [0])
+        return tuple(legs)
+
+    def _call(self, node: fx.Node, env: dict[fx.Node, Any], rules: Callable[[str], Any]) -> None:
+        args, kwargs = _lookup(node.args, env), _lookup(node.kwargs, env)
+        if node.target is operator.getitem:
+            env[node] = args[0][args[1]] if isinstance(args[0], (list, tuple)) else args[0]
+            return
+        call = bind(node, args, kwargs)
+        inputs = values_in(args) + values_in(kwargs)
+        constant = inputs and all(v.known is not None for v in inputs)
+        if constant and not _is_random(node) and not _is_mutable(node):
+            env[node] = _evaluate(node, args, kwargs)
+            return
+        rule = rules(call.name)
+        if all(v.inert for v in inputs):
+            result: Any = _inert(call)
+        elif rule is None:
+            self.unknown[call.name] += 1
+            self.freeze(inputs, f"reaches {call.name}, for which there is no rule")
+            result = _inert(call)
+        else:
+            self._handled.clear()
+            result = rule(self, call)
+            for v in inputs:
+                if id(v) not in self._handled:
+                    self.pin(v)
+        env[node] = result
+        self._write_back(node, env, result)
+
+    def _write_back(self, node: fx.Node, env: dict[fx.Node, Any], result: Any) -> None:
+        """After an operation in place, its input has the value of its result.
+
+        Whoever shares memory with the input changes too. If one of them is read afterwards, all are given up.
+        """
+        if not _is_mutable(node) or not isinstance(node.args[0], fx.Node):
+            return
+        target = node.args[0]
+        if not isinstance(result, Value) or env.get(target) is None:
+            return
+        env[target] = result
+        place = {other: k for k, other in enumerate(node.graph.nodes)}
+        family = _aliases(node)
+        if not any(place[user] > place[node] for member in family - {node, target} for user in member.users):
+            return
+        family = {member for member in family if member in env}
+        self.freeze([env[member] for member in family], f"{bind(node, node.args, node.kwargs).name} in place on a view")
+        self.aliased |= family
+        for member in family:
+            if isinstance(env[member], Value):
+                env[member] = Value(env[member].shape)
+            elif isinstance(env[member], (list, tuple)):
+                env[member] = [Value(v.shape) if isinstance(v, Value) else v for v in env[member]]
+
+
+def as_value(item: Any) -> Value:
+    """A number is a value that is known."""
+    if isinstance(item, Value):
+        return item
+    tensor = torch.as_tensor(item)
+    return Value(tuple(tensor.shape), known=tensor)
+
+
+def bind(node: fx.Node, args: Any, kwargs: Any) -> Call:
+    """Name the arguments of a call by its schema, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    arguments: dict[str, Any] = dict(kwargs)
+    if schema is not None:
+        for k, argument in enumerate(schema.arguments):
+            if k < len(args):
+                arguments[argument.name] = args[k]
+            elif argument.name not in arguments and argument.has_default_value():
+                arguments[argument.name] = argument.default_value
+    name = str(node.target)
+    parts = name.split(".")
+    packet = ".".join(parts[:2]) if len(parts) >= 2 else name
+    meta = node.meta.get("val")
+    results = meta if isinstance(meta, (list, tuple)) else [meta]
+    shapes = tuple(tuple(int(d) for d in m.shape) if isinstance(m, Tensor) else () for m in results)
+    return Call(node, packet, arguments, list(args), shapes)
+
+
+def convolution_layout(node: fx.Node) -> tuple[int, bool, bool]:
+    """``(groups, transposed, is a kernel)`` of a parameter that convolutions read as their weight."""
+    for user in node.users:
+        name = str(user.target)
+        if user.op == "call_function" and "conv" in name and len(user.args) > 1 and user.args[1] is node:
+            call = bind(user, user.args, user.kwargs)
+            return int(call.get("groups", 1)), "transpose" in name, True
+    return 1, False, False
+
+
+def _lookup(item: Any, env: Mapping[fx.Node, Any]) -> Any:
+    return fx.node.map_arg(item, lambda node: env.get(node))
+
+
+def _evaluate(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    result = node.target(*known(args), **{k: known(v) for k, v in kwargs.items()})  # type: ignore[operator]
+
+    def wrap(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return Value(tuple(item.shape), known=item)
+        return [wrap(i) for i in item] if isinstance(item, (list, tuple)) else item
+
+    return wrap(result)
+
+
+def _inert(call: Call) -> Any:
+    meta = call.node.meta.get("val")
+    if isinstance(meta, (list, tuple)):
+        return [Value(shape) for shape in call.shapes]
+    return Value(call.shape) if isinstance(meta, Tensor) else meta
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _is_mutable(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _aliases(node: fx.Node) -> set[fx.Node]:
+    """All values that may share memory with the input that ``node`` changes in place, itself included."""
+    found = {node}
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        near = [user for user in current.users if _may_alias(user)]
+        if _may_alias(current):
+            near += current.all_input_nodes
+        for other in near:
+            if other not in found:
+                found.add(other)
+                stack.append(other)
+    return found
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Whether the result may be (a view of) an argument; a dropout that is off returns its argument."""
+    if node.op != "call_function":
+        return False
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or "dropout" in schema.name:
+        return True
+    return any(argument.alias_info is not None for argument in schema.arguments)

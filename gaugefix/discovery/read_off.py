@@ -1,0 +1,248 @@
+"""Read the linear symmetries off the solved labels: which group acts on which legs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gaugefix.discovery.components import Components, components, toruses
+from gaugefix.discovery.interpreter import Pass
+from gaugefix.discovery.labels import MIX, PERMUTE, SCALE, SIGN, Labels
+from gaugefix.errors import SymmetryError
+from gaugefix.groups import (
+    GeneralLinear,
+    Group,
+    Orthogonal,
+    Permutations,
+    PositiveScaling,
+    SignedScaling,
+    Signs,
+)
+from gaugefix.symmetry import Exactness, Leg, LinearSymmetry
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Labels of one axis (or pair of axes) of one parameter or buffer."""
+
+    parameter: str
+    labels: Ints
+    power: int = 1
+    offset: float = 0.0
+    buffer: bool = False
+
+
+@dataclass
+class Reader:
+    """Turns components into symmetries."""
+
+    slots: list[Slot]
+    found: Components
+    exactness: Exactness
+    touched: NDArray[np.bool_] = field(init=False)
+    signature: Ints = field(init=False)
+    orient: Ints = field(init=False)
+    names: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = self.found.count
+        self.touched = np.zeros(size, bool)
+        self.signature = np.zeros(size, np.int64)
+        self.orient = np.ones(size, np.int64)
+        random = np.random.default_rng(1)
+        first = np.full(size, np.iinfo(np.int64).max)
+        self.by_slot = []
+        for slot in self.slots:
+            labels = np.unique(slot.labels)
+            inside = np.unique(self.found.of[labels])
+            self.by_slot.append(inside)
+            self.signature[inside] += random.integers(1, 2**62)
+            if not slot.buffer:
+                self.touched[inside] = True
+                np.minimum.at(first, self.found.of[labels], labels)
+        known = first < np.iinfo(np.int64).max
+        self.orient[known] = self.found.sign[first[known]]
+
+    def symmetry(self, kind: str, group: Group, units: list[list[tuple[int, int]]]) -> LinearSymmetry:
+        """Build a symmetry.
+
+        Args:
+            kind: last part of its name.
+            group: what acts.
+            units: for every coordinate of the group its components, each with the exponent by which it scales.
+        """
+        coordinate = np.full(self.found.count, -1, np.int64)
+        exponent = np.zeros(self.found.count, np.int64)
+        for k, unit in enumerate(units):
+            for component, power in unit:
+                coordinate[component] = k
+                exponent[component] = power
+        legs = []
+        for slot, inside in zip(self.slots, self.by_slot, strict=True):
+            if (coordinate[inside] >= 0).any():
+                legs += self._legs(slot, coordinate, exponent, isinstance(group, Permutations))
+        return LinearSymmetry(self._name(kind, legs), self.exactness, acting=group, legs=tuple(legs))
+
+    def oriented(self, components: Iterable[int]) -> list[list[tuple[int, int]]]:
+        """One unit per component, turned so that the earliest parameter is a vector."""
+        return [[(c, int(self.orient[c]))] for c in components]
+
+    def _legs(self, slot: Slot, coordinate: Ints, exponent: Ints, places_only: bool) -> Iterable[Leg]:
+        of = self.found.of[slot.labels]
+        power = exponent[of] * self.found.sign[slot.labels] * slot.power
+        if places_only:
+            power = np.ones_like(of)
+        index = coordinate[of]
+        for p in np.unique(power[index >= 0]):
+            if p == 0:
+                continue
+            chosen = np.where((power == p) & (index >= 0), index, -1)
+            axis = max(range(chosen.ndim), key=lambda k: (chosen.shape[k] > 1, k))
+            yield Leg(slot.parameter, chosen, int(p), axis, 0.0 if places_only else slot.offset, slot.buffer)
+
+    def _name(self, kind: str, legs: list[Leg]) -> str:
+        owner = next((leg for leg in legs if leg.power > 0 and not leg.buffer), legs[0]).parameter
+        name = f"{owner.rsplit('.', 1)[0] if '.' in owner else owner}:{kind}"
+        self.names[name] = self.names.get(name, 0) + 1
+        return name if self.names[name] == 1 else f"{name}.{self.names[name]}"
+
+
+def slots_of(ctx: Pass, order: Iterable[str]) -> list[Slot]:
+    """All labelled axes, in the order of the model's parameters, running statistics last."""
+    slots = [
+        Slot(name, leg.numpy(), offset=ctx.offsets.get(name, 0.0))
+        for name in order
+        if name in ctx.legs
+        for leg in ctx.legs[name]
+    ]
+    for name, (labels, power, offset) in ctx.statistics.items():
+        slots.append(Slot(name, labels.reshape(-1).numpy(), power, offset, buffer=True))
+    return slots
+
+
+def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[LinearSymmetry]:
+    """Return the linear symmetries of one pass."""
+    found = components(ctx.labels)
+    reader = Reader(slots_of(ctx, order), found, exactness)
+    consumed = np.zeros(found.count, bool)
+    for labels in ctx.labels.consumed:
+        consumed[found.of[labels]] = True
+    alive = reader.touched & consumed & (found.allowed != 0)
+    tied = np.zeros(found.count, bool)
+    for triple in ctx.labels.products:
+        for labels in triple:
+            tied[found.of[labels]] = True
+    result = _mixing(reader, alive & ~tied)
+    mixed = np.zeros(found.count, bool)
+    mixed[[c for c in result[1]]] = True
+    symmetries = result[0]
+    symmetries += _scalings(reader, alive & ~tied & ~mixed)
+    symmetries += _products(reader, ctx.labels, alive)
+    symmetries += _permutations(reader, ctx.labels, mixed)
+    return symmetries
+
+
+def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetry], list[int]]:
+    """GL(n) and O(n) blocks: components with equal keys; blocks with equal legs are batched."""
+    found = reader.found
+    blocks: dict[tuple[bool, int, int], list[int]] = {}
+    for c in np.flatnonzero(free & ((found.allowed & MIX) > 0)):
+        blocks.setdefault((bool(found.selfdual[c]), int(found.key[c]), int(reader.signature[c])), []).append(int(c))
+    batches: dict[tuple[bool, int, int], list[list[int]]] = {}
+    for (selfdual, _, signature), members in blocks.items():
+        if len(members) > 1:
+            batches.setdefault((selfdual, len(members), signature), []).append(members)
+    symmetries, used = [], []
+    for (selfdual, n, _), batch in batches.items():
+        group: Group = Orthogonal(n, len(batch)) if selfdual else GeneralLinear(n, len(batch))
+        units = reader.oriented(c for members in batch for c in members)
+        try:
+            symmetries.append(reader.symmetry("rotation" if selfdual else "mixing", group, units))
+        except SymmetryError:
+            continue  # coordinates do not occur equally often in some leg: they can still be scaled one by one
+        used += [c for members in batch for c in members]
+    return symmetries, used
+
+
+def _scalings(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
+    """Diagonal groups of components that occur in no product; units with equal legs form one symmetry."""
+    found = reader.found
+    scale = free & ((found.allowed & SCALE) > 0) & ~found.selfdual
+    sign = free & ((found.allowed & SIGN) > 0)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for c in np.flatnonzero(scale | sign):
+        kind = ("signed" if sign[c] else "scale") if scale[c] else "sign"
+        groups.setdefault((kind, int(reader.signature[c])), []).append(int(c))
+    return [
+        reader.symmetry("sign" if kind == "sign" else "scale", _diagonal(kind, len(units)), reader.oriented(units))
+        for (kind, _), units in groups.items()
+    ]
+
+
+def _diagonal(kind: str, n: int) -> Group:
+    return {"signed": SignedScaling, "scale": PositiveScaling, "sign": Signs}[kind](n)
+
+
+def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_]) -> list[LinearSymmetry]:
+    """Scales that are tied by products, one family per basis vector of the solutions."""
+    found = reader.found
+    scale = ((found.allowed & SCALE) > 0) & ~found.selfdual
+    sign = (found.allowed & SIGN) > 0
+    groups: dict[tuple[object, ...], list[list[tuple[int, int]]]] = {}
+    for free, signs_only in ((scale, False), (sign, True)):
+        for torus in toruses(labels, found, free):
+            for k in range(len(torus.exponents[0])):
+                unit = [(c, e[k]) for c, e in zip(torus.members, torus.exponents, strict=True) if e[k]]
+                unit = _towards_first(reader, unit)
+                if not any(alive[c] for c, _ in unit) or (signs_only and all(scale[c] for c, _ in unit)):
+                    continue
+                flips = all(sign[c] for c, e in unit if e % 2)
+                kind = "sign" if signs_only else "signed" if flips else "scale"
+                legs = tuple(sorted((int(reader.signature[c]), e) for c, e in unit))
+                groups.setdefault((kind, legs), []).append(unit)
+    return [
+        reader.symmetry("sign" if key[0] == "sign" else "scale", _diagonal(str(key[0]), len(units)), units)
+        for key, units in groups.items()
+    ]
+
+
+def _towards_first(reader: Reader, unit: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Turn a unit so that the component of the earliest parameter scales as a vector."""
+    own = [(c, e) for c, e in unit if reader.touched[c]]
+    if own and own[0][1] * reader.orient[own[0][0]] < 0:
+        return [(c, -e) for c, e in unit]
+    return unit
+
+
+def _permutations(reader: Reader, labels: Labels, mixed: NDArray[np.bool_]) -> list[LinearSymmetry]:
+    """Units that may be exchanged: products tie the places of their factors; keys must agree throughout."""
+    ties = Labels(count=labels.count, allowed=labels.allowed, fibres=labels.fibres)
+    ties.edges = [(a, b, 1) for a, b, _ in labels.edges]
+    for r, a, b in labels.products:
+        ties.edges += [(r[a > 1], a[a > 1], 1), (r[b > 1], b[b > 1], 1)]
+    ties.edges += [(a, b, 1) for a, b in labels.ties]
+    found = components(ties)
+    whole = Reader(reader.slots, found, reader.exactness)
+    consumed = np.zeros(found.count, bool)
+    for used in labels.consumed:
+        consumed[found.of[used]] = True
+    inside = np.zeros(found.count, bool)
+    inside[found.of[np.flatnonzero(mixed[reader.found.of])]] = True
+    free = whole.touched & consumed & ((found.allowed & PERMUTE) > 0) & ~inside
+    blocks: dict[tuple[int, int], list[int]] = {}
+    for c in np.flatnonzero(free):
+        blocks.setdefault((int(found.key[c]), int(whole.signature[c])), []).append(int(c))
+    symmetries = []
+    for units in blocks.values():
+        if len(units) > 1:
+            try:
+                group = Permutations(len(units))
+                symmetries.append(whole.symmetry("permutation", group, [[(c, 1)] for c in units]))
+            except SymmetryError:
+                continue  # some unit occurs more often than another
+    return symmetries

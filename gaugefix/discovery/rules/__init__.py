@@ -1,0 +1,20 @@
+"""Rules as data: importing this package fills the table."""
+
+from gaugefix.discovery.rules import arithmetic, elementwise, layers, linear_map, movement, norms
+from gaugefix.discovery.rules.elementwise import Elementwise
+from gaugefix.discovery.rules.registry import Row, Rule, find, register, rules
+
+__all__ = [
+    "Elementwise",
+    "Row",
+    "Rule",
+    "arithmetic",
+    "elementwise",
+    "find",
+    "layers",
+    "linear_map",
+    "movement",
+    "norms",
+    "register",
+    "rules",
+]

@@ -1,0 +1,180 @@
+"""Movement of data: the very same operation runs on the labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gaugefix.discovery.interpreter import Call, Pass, as_value
+from gaugefix.discovery.labels import FIXED, PERMUTE, ZERO
+from gaugefix.discovery.rules.registry import register
+from gaugefix.discovery.shifts import Terms
+from gaugefix.discovery.value import Value, compress, known, values_in, varies, without_zeros
+
+
+def move(ctx: Pass, call: Call) -> Any:
+    """View, transpose, slice, repeat, …: labels, shifts and parameter entries move like the data."""
+    x, rest = call.input, call.positional[1:]
+    if any(v.known is None for v in values_in(rest)):
+        ctx.freeze([x, *values_in(rest)], f"{call.name} with positions that depend on data")
+        return Value(call.shape)
+    target = _reshaping(call)
+    extra = {k: known(v) for k, v in call.node.kwargs.items()}
+
+    def run(array: Tensor) -> Any:
+        return target(array, *known(rest), **extra)
+
+    ctx.shift_of(_without_source(x), len(x.shape))
+    ctx._handled.add(id(x))
+    results = call.node.meta.get("val")
+    if not isinstance(results, (list, tuple)):
+        moved = x.moved(run, call.shape)
+        axis = None if x.relation is None else moved_axis(call, x.shape, x.relation.axis)
+        if axis is not None and x.relation is not None:
+            moved = replace(moved, relation=replace(x.relation, axis=axis))
+        return moved
+    return [x.moved(lambda array, k=k: run(array)[k], shape) for k, shape in enumerate(call.shapes)]  # type: ignore[misc]
+
+
+def moved_axis(call: Call, shape: tuple[int, ...], axis: int) -> int | None:
+    """Return the axis of the result that is ``axis`` of the input, whole and in order; ``None`` if there is none."""
+    size = shape[axis]
+    layout = [1] * len(shape)
+    layout[axis] = size
+    marks = torch.arange(size).reshape(layout).expand(shape)
+    try:
+        moved = _reshaping(call)(marks, *known(call.positional[1:]))
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    if not isinstance(moved, Tensor):
+        return None
+    kept = varies(compress(moved))
+    if len(kept) != 1 or moved.shape[kept[0]] != size:
+        return None
+    straight = bool((compress(moved).reshape(-1) == torch.arange(size)).all())
+    return kept[0] if straight else None
+
+
+def identity(ctx: Pass, call: Call) -> Value:
+    """Casts, copies, detach: the value itself. A cast to whole numbers rounds."""
+    x = call.input
+    meta = call.node.meta.get("val")
+    if isinstance(meta, Tensor) and not (meta.is_floating_point() or meta.is_complex()):
+        for leg in x.legs:
+            ctx.labels.restrict(leg, PERMUTE, f"{call.name} rounds")
+        return Value(call.shape, x.legs)
+    ctx.shift_of(_without_source(x), len(x.shape))
+    ctx._handled.add(id(x))
+    return replace(x, known=None)
+
+
+def dropout(ctx: Pass, call: Call) -> Value:
+    """A random mask: nothing while off; while on, scales and signs commute with it, sums and constants do not."""
+    x = call.input
+    probability = call.get("p", 0.5)
+    if not probability:
+        return identity(ctx, call)
+    ctx.dropout_seen = True
+    if not ctx.assumptions.dropout:
+        return identity(ctx, call)
+    if "alpha" in call.name:
+        ctx.freeze(x, f"{call.name} adds a constant where it drops")
+        return Value(call.shape)
+    for leg in x.legs:
+        ctx.labels.fibre(leg, [])  # every channel is masked on its own: none mix, none are exchanged
+    return Value(call.shape, x.legs)
+
+
+def concatenate(ctx: Pass, call: Call) -> Value:
+    """Cat and stack: legs are matched by the last axis along which they vary; a missing leg is a fixed channel."""
+    parts = [as_value(v) for v in call.positional[0]]
+    rest = known(call.positional[1:])
+    extra = {k: known(v) for k, v in call.node.kwargs.items()}
+    target: Any = call.node.target
+    ordered = [sorted(p.legs, key=lambda leg: varies(leg)[-1:] or [-1], reverse=True) for p in parts]
+    legs = []
+    for k in range(max(len(part) for part in ordered)):
+        arrays = []
+        for part, own in zip(parts, ordered, strict=True):
+            if k < len(own):
+                labels = own[k]
+            else:
+                zero = part.known is not None and bool((part.known == 0).all())
+                labels = torch.tensor(ZERO if zero else FIXED)
+            arrays.append(labels.expand(part.shape).contiguous())
+        legs.append(compress(target(arrays, *rest, **extra)))
+    shift: Terms = []
+    for part in parts:
+        for coefficient, index in ctx.shift_of(part, len(part.shape)):
+            arrays = [
+                (index if other is part else torch.tensor(-1)).expand(other.shape).contiguous() for other in parts
+            ]
+            shift.append((coefficient, compress(target(arrays, *rest, **extra))))
+    return Value(call.shape, tuple(legs), shift=shift)
+
+
+def pad(ctx: Pass, call: Call) -> Value:
+    """Zero padding adds channels or positions that are 0 under every action."""
+    x = call.input
+    mode = call.get("mode", "constant")
+    value = call.get("value", 0.0)
+    if mode != "constant":
+        return move(ctx, call)  # type: ignore[no-any-return]
+    fill = ZERO if not value else FIXED
+    widths = known(call["pad"])
+
+    def run(array: Tensor) -> Tensor:
+        return torch.nn.functional.pad(array, list(widths), value=fill)
+
+    moved = Value(x.shape, x.legs).moved(run, call.shape)
+    return moved if fill == ZERO else replace(moved, legs=tuple(without_zeros(leg) for leg in moved.legs))
+
+
+def glu(ctx: Pass, call: Call) -> Value:
+    """First half times the sigmoid of the second: the first keeps scale and sign, the second only its place."""
+    from gaugefix.discovery.rules.product import multiply_values
+
+    x, dim = call.input, call.get("dim", -1)
+    a, b = (x.moved(lambda t, k=k: t.chunk(2, dim)[k], call.shape) for k in range(2))  # type: ignore[misc]
+    gate = Value(b.shape, tuple(without_zeros(leg) for leg in b.legs))
+    for leg in b.legs:
+        ctx.labels.restrict(leg, 8, f"{call.name}: an arbitrary nonlinearity")
+    fixed = [torch.where(leg > ZERO, FIXED, leg) for leg in gate.legs]
+    return multiply_values(ctx, replace(a, shift=[], source=None), Value(b.shape, tuple(fixed)), call.shape)
+
+
+def _reshaping(call: Call) -> Any:
+    """Views of expanded labels may need a copy: reshape does what view does."""
+    return torch.ops.aten.reshape.default if call.name in ("aten.view", "aten._unsafe_view") else call.node.target
+
+
+def _without_source(x: Value) -> Value:
+    return replace(x, source=None)
+
+
+register(
+    "aten.view aten.reshape aten._unsafe_view aten.transpose aten.permute aten.unsqueeze aten.squeeze aten.expand "
+    "aten.slice aten.select aten.flatten aten.unflatten aten.t aten.numpy_T aten.mT aten.roll aten.repeat aten.tile "
+    "aten.repeat_interleave aten.movedim aten.narrow aten.index aten.index_select aten.unfold aten.diagonal aten.flip "
+    "aten.expand_as aten.view_as aten.chunk aten.split aten.split_with_sizes aten.unbind aten.pixel_shuffle "
+    "aten.pixel_unshuffle aten.channel_shuffle aten.swapaxes aten.tensor_split aten.rot90 aten.broadcast_to",
+    move,
+    "the same operation on the labels",
+)
+register(
+    "aten.contiguous aten.clone aten.alias aten.detach aten.to aten._to_copy aten.type_as aten.lift_fresh_copy "
+    "aten.identity aten.positive aten.float aten.double",
+    identity,
+    "the value itself",
+)
+register(
+    "aten.dropout aten.native_dropout aten.feature_dropout aten.alpha_dropout aten.feature_alpha_dropout",
+    dropout,
+    "a random mask",
+)
+register("aten.cat aten.stack aten.hstack aten.vstack", concatenate, "the same operation on the labels")
+register("aten.pad aten.constant_pad_nd", pad, "zeros are compatible with every action")
+register("aten.glu", glu, "a product with a sigmoid gate")

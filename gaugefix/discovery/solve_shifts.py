@@ -1,0 +1,310 @@
+"""Solve the equations of shifts and read off the families of translations.
+
+Equations between shifts have constant coefficients and are solved exactly, component by component; maps without a
+bias (t_y = W t_x) are kept as steps to be evaluated with the weights of the moment. Where an equation would need a
+particular weight to hold (W t_x = 0), the shift is given up: a direction that depends on values is no gauge symmetry
+to rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts
+from gaugefix.groups import Translations
+from gaugefix.symmetry import Absorb, Add, Derive, Exactness, Form, ShiftSymmetry, Solve
+
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Solution:
+    """Which unknowns are zero, which are free, and by what the others are given."""
+
+    zero: NDArray[np.bool_]
+    solved: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+    links: list[tuple[int, int]] = field(default_factory=list)
+
+
+def solve(shifts: Shifts) -> Solution:
+    """Eliminate; repeat until no equation asks for a special weight."""
+    derived_by = np.full(shifts.count, -1, np.int64)
+    for k, record in enumerate(shifts.derived):
+        derived_by[record.target] = k
+    zero = np.zeros(shifts.count, bool)
+    for index in shifts.zero:
+        zero[index[index >= 0]] = True
+    while True:
+        before = int(zero.sum())
+        _propagate(shifts, zero)
+        solution = Solution(zero.copy())
+        conflict = _eliminate(shifts, solution, derived_by)
+        zero |= solution.zero
+        for k in set(derived_by[np.flatnonzero(zero & (derived_by >= 0))].tolist()) | conflict:
+            record = shifts.derived[k]
+            # (part of) an output that must not shift: its sources stay put
+            for _, index in record.terms:
+                zero[index[index >= 0]] = True
+            zero[record.target] = True
+        conflict |= _cycles(shifts, solution, derived_by, zero)
+        if int(zero.sum()) == before and not conflict:
+            return solution
+
+
+def _propagate(shifts: Shifts, zero: NDArray[np.bool_]) -> None:
+    """A map of nothing is nothing."""
+    for record in shifts.derived:
+        if all(zero[i[i >= 0]].all() for _, i in record.terms):
+            zero[record.target] = True
+
+
+def _eliminate(shifts: Shifts, solution: Solution, derived_by: Ints) -> set[int]:
+    """Gauss–Jordan on every connected system; the latest free unknown of a row is solved for."""
+    rows, columns, values, count = _matrix(shifts, solution.zero)
+    conflict: set[int] = set()
+    if not count:
+        return conflict
+    n = shifts.count
+    graph = coo_matrix((np.ones(len(rows), np.int8), (columns, rows + n)), shape=(n + count, n + count))
+    _, label = connected_components(graph, directed=False)
+    order = np.argsort(label[columns], kind="stable")
+    cuts = np.flatnonzero(np.diff(label[columns][order])) + 1
+    cache: dict[bytes, tuple[list[tuple[int, NDArray[np.float64]]], list[int]]] = {}
+    for part in np.split(order, cuts):
+        unknowns, place = np.unique(columns[part], return_inverse=True)
+        lines, line = np.unique(rows[part], return_inverse=True)
+        matrix = np.zeros((len(lines), len(unknowns)))
+        np.add.at(matrix, (line, place), values[part])
+        fixed = derived_by[unknowns] >= 0
+        key = matrix.tobytes() + fixed.tobytes() + bytes(str(matrix.shape), "ascii")
+        if key not in cache:
+            cache[key] = _reduce(matrix, fixed)
+        pivots, broken = cache[key]
+        conflict |= {int(derived_by[unknowns[k]]) for k in broken}
+        solution.links += [(int(unknowns[0]), int(u)) for u in unknowns[1:]]
+        for pivot, row in pivots:
+            form = [(float(-row[k]), int(unknowns[k])) for k in np.flatnonzero(row) if k != pivot]
+            if form:
+                solution.solved[int(unknowns[pivot])] = form
+            else:
+                solution.zero[unknowns[pivot]] = True
+    return conflict
+
+
+def _matrix(shifts: Shifts, zero: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float64], int]:
+    rows, columns, values, count = [], [], [], 0
+    for equation in shifts.equations:
+        size = len(equation[0][1])
+        for coefficient, index in equation:
+            keep = (index >= 0) & ~zero[index]
+            rows.append(np.flatnonzero(keep) + count)
+            columns.append(index[keep])
+            values.append(np.full(int(keep.sum()), coefficient))
+        count += size
+    if not count:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0
+    return np.concatenate(rows), np.concatenate(columns), np.concatenate(values), count
+
+
+def _reduce(
+    matrix: NDArray[np.float64], fixed: NDArray[np.bool_]
+) -> tuple[list[tuple[int, NDArray[np.float64]]], list[int]]:
+    """Reduced rows with their pivots, and the fixed unknowns that would have to vanish."""
+    matrix = matrix.copy()
+    pivots: list[tuple[int, int]] = []
+    level = 0
+    for column in reversed(np.flatnonzero(~fixed)):
+        if level == len(matrix):
+            break
+        best = level + int(np.argmax(np.abs(matrix[level:, column])))
+        if abs(matrix[best, column]) < 1e-9:
+            continue
+        matrix[[level, best]] = matrix[[best, level]]
+        matrix[level] /= matrix[level, column]
+        others = np.arange(len(matrix)) != level
+        matrix[others] -= np.outer(matrix[others, column], matrix[level])
+        matrix[np.abs(matrix) < 1e-12] = 0.0
+        pivots.append((int(column), level))
+        level += 1
+    broken = np.flatnonzero(np.abs(matrix[level:]).sum(0) > 0).tolist()
+    return [(column, matrix[row]) for column, row in pivots], broken
+
+
+def _cycles(shifts: Shifts, solution: Solution, derived_by: Ints, zero: NDArray[np.bool_]) -> set[int]:
+    """Records whose evaluation would depend on themselves are given up."""
+    try:
+        _schedule(shifts, solution, derived_by, zero)
+    except _CycleError as error:
+        record = shifts.derived[error.record]
+        for _, index in record.terms:
+            zero[index[index >= 0]] = True
+        zero[record.target] = True
+        return {error.record}
+    return set()
+
+
+class _CycleError(Exception):
+    def __init__(self, record: int) -> None:
+        self.record = record
+
+
+def _schedule(shifts: Shifts, solution: Solution, derived_by: Ints, zero: NDArray[np.bool_]) -> list[tuple[str, int]]:
+    """Order of evaluation: ``("derive", record)`` and ``("solve", unknown)``, each after what it depends on."""
+    order: list[tuple[str, int]] = []
+    state: dict[tuple[str, int], int] = {}
+
+    def needs(item: tuple[str, int]) -> Iterable[int]:
+        if item[0] == "derive":
+            for _, index in shifts.derived[item[1]].terms:
+                yield from (int(i) for i in np.unique(index) if i >= 0)
+        else:
+            yield from (i for _, i in solution.solved[item[1]])
+
+    def visit(start: tuple[str, int]) -> None:
+        stack = [(start, iter(list(needs(start))))]
+        state[start] = 1
+        while stack:
+            item, pending = stack[-1]
+            for unknown in pending:
+                if zero[unknown]:
+                    continue
+                if derived_by[unknown] >= 0:
+                    after = ("derive", int(derived_by[unknown]))
+                elif unknown in solution.solved:
+                    after = ("solve", unknown)
+                else:
+                    continue
+                if state.get(after) == 1:
+                    raise _CycleError(after[1] if after[0] == "derive" else next(r for k, r in state if k == "derive"))
+                if after not in state:
+                    state[after] = 1
+                    stack.append((after, iter(list(needs(after)))))
+                    break
+            else:
+                state[item] = 2
+                order.append(item)
+                stack.pop()
+
+    for k, record in enumerate(shifts.derived):
+        if not zero[record.target].all() and ("derive", k) not in state:
+            visit(("derive", k))
+    for unknown in solution.solved:
+        if not zero[unknown] and ("solve", unknown) not in state:
+            visit(("solve", unknown))
+    return order
+
+
+def read_shifts(shifts: Shifts, exactness: Exactness) -> list[ShiftSymmetry]:
+    """Return the families of shifts: unknowns that hang together, grouped by what they move."""
+    solution = solve(shifts)
+    derived_by = np.full(shifts.count, -1, np.int64)
+    for k, record in enumerate(shifts.derived):
+        derived_by[record.target] = k
+    family = _families(shifts, solution, derived_by)
+    order = _schedule(shifts, solution, derived_by, solution.zero)
+    live = ~solution.zero
+    free = live & (derived_by < 0)
+    free[list(solution.solved)] = False
+    result: list[ShiftSymmetry] = []
+    names: dict[str, int] = {}
+    for f in np.unique(family[free]):
+        own = np.flatnonzero(free & (family == f))
+        symmetry = _family(shifts, solution, order, own, live & (family == f), exactness, names)
+        if symmetry is not None:
+            result.append(symmetry)
+    return result
+
+
+def _families(shifts: Shifts, solution: Solution, derived_by: Ints) -> Ints:
+    """Family of every unknown: connected by equations and maps, then merged if they move the same parameters."""
+    n = shifts.count
+    links = [link for link in solution.links if not solution.zero[list(link)].any()]
+    for record in shifts.derived:
+        touched = np.unique(np.concatenate([record.target, *[i for _, i in record.terms]]))
+        touched = touched[(touched >= 0)]
+        touched = touched[~solution.zero[touched]]
+        links += [(int(touched[0]), int(u)) for u in touched[1:]]
+    a, b = (np.array([link[k] for link in links], np.int64) for k in range(2))
+    _, label = connected_components(coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n)), directed=False)
+    random = np.random.default_rng(2)
+    signature = np.zeros(n, np.int64)
+    starts = [start for start, _ in shifts.blocks] + [n]
+    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+        inside = np.unique(label[begin:end][~solution.zero[begin:end]])
+        signature[inside] += random.integers(1, 2**62)
+    _, merged = np.unique(signature[label], return_inverse=True)
+    return merged.astype(np.int64)
+
+
+def _family(
+    shifts: Shifts,
+    solution: Solution,
+    order: list[tuple[str, int]],
+    free: Ints,
+    members: NDArray[np.bool_],
+    exactness: Exactness,
+    names: dict[str, int],
+) -> ShiftSymmetry | None:
+    local = np.full(shifts.count + 1, -1, np.int64)
+    rest = np.setdiff1d(np.flatnonzero(members), free)
+    local[free] = np.arange(len(free))
+    local[rest] = len(free) + np.arange(len(rest))
+
+    def form(terms: Iterable[tuple[float, Ints]]) -> Form:
+        mapped = [(c, local[i]) for c, i in terms]
+        return Form(tuple((c, i) for c, i in mapped if (i >= 0).any()))
+
+    steps: list[Derive | Solve] = []
+    for kind, k in order:
+        if kind == "derive":
+            record: Derived = shifts.derived[k]
+            if members[record.target].any():
+                steps.append(Derive(local[record.target], record.map, form(record.terms)))
+        elif members[k]:
+            terms = [(c, np.array([i])) for c, i in solution.solved[k]]
+            steps.append(Solve(local[np.array([k])], form(terms)))
+    legs: list[Add | Absorb] = []
+    for leg in shifts.legs:
+        target, source = form(leg.terms), form(leg.source)
+        if source.terms and leg.map is not None:
+            legs.append(Absorb(leg.parameter, leg.map, source, target if target.terms else None))
+        elif target.terms:
+            legs.append(Add(leg.parameter, target))
+    if not legs:
+        return None
+    name = f"{_owner(legs)}:shift"
+    names[name] = names.get(name, 0) + 1
+    name = name if names[name] == 1 else f"{name}.{names[name]}"
+    steps = _merge(steps)
+    return ShiftSymmetry(
+        name, exactness, acting=Translations(len(free)), size=int(members.sum()), steps=tuple(steps), legs=tuple(legs)
+    )
+
+
+def _owner(legs: list[Add | Absorb]) -> str:
+    first: ParameterShift | Add | Absorb = next((leg for leg in legs if isinstance(leg, Add)), legs[0])
+    return first.parameter
+
+
+def _merge(steps: list[Derive | Solve]) -> list[Derive | Solve]:
+    """Join neighbouring one-unknown equations of the same pattern into one vector equation."""
+    merged: list[Derive | Solve] = []
+    for step in steps:
+        last = merged[-1] if merged else None
+        if isinstance(step, Solve) and isinstance(last, Solve):
+            same = [c for c, _ in step.form.terms] == [c for c, _ in last.form.terms]
+            fresh = not any(np.isin(i, last.target).any() for _, i in step.form.terms)
+            if same and fresh:
+                terms = tuple(
+                    (c, np.concatenate([i, j])) for (c, i), (_, j) in zip(last.form.terms, step.form.terms, strict=True)
+                )
+                merged[-1] = Solve(np.concatenate([last.target, step.target]), Form(terms))
+                continue
+        merged.append(step)
+    return merged
