@@ -1,0 +1,265 @@
+"""The balance problem: minimise the norm over all diagonal groups at once.
+
+With log-scales u, the squared norm of the parameters is a sum of exponentials, convex in u:
+
+    Φ(u) = ½ Σ_parameters Σ_entries P_e² exp(2 Σ_legs p_leg u[index_leg(e)])
+
+Per unit, in_i is the weighted sum over its vector legs and out_i over its covector legs; ∂Φ/∂u_i = in_i − out_i, and a
+single unit alone is balanced by u_i = ¼ log(out_i/in_i). Neighbouring layers couple through the squares
+S_ij = Σ W_ij² of the weights between them (:mod:`gaugefix.slices.rank_one` solves Newton's equation for that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gaugefix.groups import DiagonalGroup
+from gaugefix.slices.base import require_finite
+from gaugefix.slices.rank_one import Coupling, newton_step
+from gaugefix.symmetry import GaugeGroup, Leg, LinearSymmetry
+
+_CONTRACTION = 0.1
+"""What a step leaves of the distance near the solution, at most, where the rank-one model holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seat:
+    """A leg with the place of its class in u."""
+
+    leg: Leg
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """All legs of one parameter along one axis (or one pattern of axes)."""
+
+    axes: tuple[int, ...]
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One parameter with its legs; ``flat`` if every leg lies on one axis and there are at most two axes."""
+
+    parameter: str
+    sides: tuple[Side, ...]
+    flat: bool
+    offset: float
+
+
+@dataclass
+class Moments:
+    """Sums at one point u: in and out per unit, marginals per term and side, and the squared norm."""
+
+    ins: Tensor
+    outs: Tensor
+    parts: list[tuple[Tensor, ...]]
+
+    def norm(self) -> Tensor:
+        """2Φ: the squared norm of everything that moves."""
+        return torch.stack([parts[0].sum() for parts in self.parts]).sum()
+
+
+@dataclass(eq=False)
+class Balance:
+    """The balance problem of a gauge group, compiled once; ``u`` holds all log-scales, class after class."""
+
+    gauge: GaugeGroup
+    classes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    terms: list[Term] = field(default_factory=list)
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        owned: dict[str, list[Seat]] = {}
+        for symmetry in self.gauge.applied:
+            if not isinstance(symmetry, LinearSymmetry) or not isinstance(symmetry.group, DiagonalGroup):
+                continue
+            if symmetry.group.dimension:
+                n = symmetry.group.coordinates
+                self.classes[symmetry.name] = (self.size, n)
+                for leg in symmetry.legs:
+                    if not leg.buffer:
+                        owned.setdefault(leg.parameter, []).append(Seat(leg, self.size, n))
+                self.size += n
+        for name, seats in owned.items():
+            by_axes: dict[tuple[int, ...], list[Seat]] = {}
+            for seat in seats:
+                by_axes.setdefault(seat.leg.axes, []).append(seat)
+            sides = tuple(Side(axes, tuple(found)) for axes, found in sorted(by_axes.items()))
+            flat = all(seat.leg.flat for seat in seats) and len(sides) <= 2
+            self.terms.append(Term(name, sides, flat, seats[0].leg.offset))
+        self.layout = _layout(self.terms, self.classes)
+        self.coupling = Coupling.of(self.terms, self.size)
+
+    def scales(self, u: Tensor) -> list[tuple[str, Tensor]]:
+        """λ = exp u, one tensor per symmetry."""
+        lam = u.double().exp()
+        return [(name, lam[start : start + n]) for name, (start, n) in self.classes.items()]
+
+    # ---- moments ---------------------------------------------------------------------------------------------------
+    def squares(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """P² of every term (at least float32), over all entries."""
+        result = []
+        for term in self.terms:
+            tensor = tensors[term.parameter].detach()
+            tensor = tensor + term.offset if term.offset else tensor
+            tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+            result.append(tensor * tensor)
+        return result
+
+    def here(self, squares: list[Tensor]) -> Moments:
+        """Moments at u = 0, straight from the squares."""
+        return self._collect([_marginals(term, square) for term, square in zip(self.terms, squares, strict=True)])
+
+    def at(self, reduced: list[Tensor], u: Tensor) -> Moments:
+        """Moments at ``u``, from the squares summed over idle axes (:func:`reduce`)."""
+        return self._collect([self._weighted(term, s, u) for term, s in zip(self.terms, reduced, strict=True)])
+
+    def reduce(self, squares: list[Tensor]) -> list[Tensor]:
+        """S of every term: squares summed over the axes along which no leg varies."""
+        return [_reduce(term, square) for term, square in zip(self.terms, squares, strict=True)]
+
+    def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
+        zeros = parts[0][0].new_zeros(self.size)
+        totals = []
+        for levels in self.layout:
+            total = None
+            for level in levels:
+                row = torch.cat([zeros[:n] if where is None else _piece(parts, where) for n, where in level])
+                total = row if total is None else total + row
+            totals.append(zeros if total is None else total)
+        return Moments(totals[0], totals[1], parts)
+
+    def _weighted(self, term: Term, square: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+        weights = [_weight(side, u) for side in term.sides]
+        if not term.flat:
+            for weight in weights:
+                square = square * weight
+            return tuple(_onto(square, side.axes) for side in term.sides)
+        first = weights[0].reshape(-1)
+        if len(weights) == 1:
+            return (square * first,)
+        second = weights[1].reshape(-1)
+        return first * (square @ second), second * (square.t() @ first)
+
+    # ---- the solution ----------------------------------------------------------------------------------------------
+    def solve(self, tensors: Mapping[str, Tensor], tolerance: float = 1e-4, iterations: int = 300) -> Tensor:
+        """Return u that minimises Φ; ``tolerance`` bounds the largest |log λ| that is left.
+
+        Raises:
+            NonFiniteError: if a parameter is not finite.
+        """
+        if not self.size:
+            return torch.zeros(0)
+        squares = self.squares(tensors)
+        now = self.here(squares)
+        delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
+        largest = float(delta.abs().max())
+        if not largest < 80.0:  # NaN, or squares that overflowed
+            require_finite({term.parameter: tensors[term.parameter] for term in self.terms})
+            if squares[0].dtype != torch.float64:
+                return self.solve({t.parameter: tensors[t.parameter].double() for t in self.terms}, tolerance)
+        u = delta
+        if largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance:
+            return u
+        reduced = self.reduce(squares)
+        u = torch.zeros_like(delta)
+        value = float(now.norm())
+        for _ in range(iterations):
+            u, now, value, largest = self._advance(reduced, u, delta, value)
+            if largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance:
+                break
+            delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
+        return u
+
+    def _advance(
+        self, reduced: list[Tensor], u: Tensor, delta: Tensor, value: float
+    ) -> tuple[Tensor, Moments, float, float]:
+        """Take the step, halved until Φ does not grow (up to rounding)."""
+        largest = float(delta.abs().max())
+        slack = value * 10.0 * torch.finfo(delta.dtype).eps
+        for _ in range(40):
+            moments = self.at(reduced, u + delta)
+            new = float(moments.norm())
+            if new <= value + slack:
+                break
+            delta = 0.5 * delta
+        return u + delta, moments, new, largest
+
+
+def _weight(side: Side, u: Tensor) -> Tensor:
+    """exp(2 Σ p u) laid out over the entries of one side."""
+    total: Tensor | None = None
+    for seat in side.seats:
+        spread = seat.leg.power * seat.leg.spread(u[seat.start : seat.start + seat.size], 0.0)
+        total = spread if total is None else total + spread
+    assert total is not None
+    return (2.0 * total).exp()
+
+
+def _marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
+    """Sums of the squares over all but the axes of each side; contiguous reductions where possible."""
+    if not term.flat:
+        return tuple(_onto(square, side.axes) for side in term.sides)
+    out = []
+    for side in term.sides:
+        axis = side.axes[0]
+        if square.ndim == 1:
+            out.append(square)
+        elif axis == 0:
+            out.append(square.flatten(1).sum(1))
+        elif axis == 1:
+            columns = square.flatten(1).sum(0)
+            out.append(columns if square.ndim == 2 else columns.reshape(square.shape[1], -1).sum(1))
+        else:
+            out.append(_onto(square, (axis,)).reshape(-1))
+    return tuple(out)
+
+
+def _reduce(term: Term, square: Tensor) -> Tensor:
+    axes = sorted({axis for side in term.sides for axis in side.axes})
+    rest = [k for k in range(square.ndim) if k not in axes]
+    if not term.flat:
+        return square.sum(rest, keepdim=True) if rest else square
+    return square.sum(rest) if rest else square
+
+
+def _onto(square: Tensor, axes: tuple[int, ...]) -> Tensor:
+    rest = [k for k in range(square.ndim) if k not in axes]
+    return square.sum(rest, keepdim=True) if rest else square
+
+
+Where = tuple[int, int, Seat]
+Level = list[tuple[int, "Where | None"]]
+
+
+def _layout(terms: list[Term], classes: Mapping[str, tuple[int, int]]) -> tuple[list[Level], list[Level]]:
+    """Where in and out of every class come from: levels that hold one leg per class, for one ``cat`` each."""
+    result: list[list[Level]] = []
+    for sign in (1, -1):
+        legs: dict[int, list[Where]] = {start: [] for start, _ in classes.values()}
+        for t, term in enumerate(terms):
+            for k, side in enumerate(term.sides):
+                for seat in side.seats:
+                    if seat.leg.power * sign > 0:
+                        legs[seat.start].append((t, k, seat))
+        depth = max((len(found) for found in legs.values()), default=0)
+        result.append(
+            [
+                [(n, legs[start][d] if d < len(legs[start]) else None) for start, n in classes.values()]
+                for d in range(depth)
+            ]
+        )
+    return result[0], result[1]
+
+
+def _piece(parts: list[tuple[Tensor, ...]], where: Where) -> Tensor:
+    term, side, seat = where
+    piece = seat.leg.collect(parts[term][side], seat.size)
+    return piece if abs(seat.leg.power) == 1 else abs(seat.leg.power) * piece

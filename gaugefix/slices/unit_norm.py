@@ -1,0 +1,98 @@
+"""Unit norm (axial gauge): the incoming vector of every hidden unit has norm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gaugefix.errors import SliceError
+from gaugefix.groups import GeneralLinear
+from gaugefix.slices.base import Slice, register_slice, require_finite
+from gaugefix.slices.minimal_norm import balance_of
+from gaugefix.slices.second_moment import second_moments
+from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry
+
+
+@register_slice("unit_norm")
+class UnitNorm(Slice):
+    """in_i = Σ_vector legs ‖P_i‖² = 1 for every scaled unit (weights and bias together), A = Σ PPᵀ = 1 for a GL block.
+
+    Layers are solved in the order of their coupling: rescaling a layer changes the incoming vectors of the next one.
+    Dead units are left alone; shifts and kernels do not take part.
+
+    Args:
+        tolerance: largest |log λ| that is left.
+        rounds: limit of sweeps.
+    """
+
+    def __init__(self, tolerance: float = 1e-6, rounds: int = 500) -> None:
+        self.tolerance = tolerance
+        self.rounds = rounds
+
+    def solve(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Element:
+        balance = balance_of(gauge)
+        blocks = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear)]
+        require_finite({name: tensors[name] for name in gauge.shapes})
+        squares = balance.reduce(balance.squares(tensors)) if balance.size else []
+        u = torch.zeros(balance.size, dtype=torch.float64, device=squares[0].device if squares else "cpu")
+        work = {name: tensors[name].detach().double() for name in gauge.shapes} if blocks else {}
+        steps: dict[str, Tensor] = {}
+        for _ in range(self.rounds):
+            moved = 0.0
+            if balance.size:
+                now = balance.at(squares, u.to(squares[0].dtype))
+                ins, outs = now.ins.double(), now.outs.double()
+                alive = (ins > 0) & (outs > 0)
+                delta = torch.where(alive, -0.5 * ins.clamp_min(1e-300).log(), 0.0)
+                u = u + delta
+                moved = float(delta.abs().max())
+                if blocks:
+                    for name, (start, n) in balance.classes.items():
+                        work.update(gauge[name].act(work, delta[start : start + n].exp()))
+            for block in blocks:
+                a, _ = second_moments(block, work)
+                g, size = _whiten(a)
+                moved = max(moved, size)
+                work.update(block.act(work, g))
+                steps[block.name] = block.group.compose(g, steps[block.name]) if block.name in steps else g
+            if blocks and balance.size:
+                squares = balance.reduce(balance.squares(_undone(work, gauge, balance.classes, u)))
+            if moved < self.tolerance:
+                return Element((*balance.scales(u), *steps.items()))
+        raise SliceError(
+            f"Expected an orbit that meets the unit-norm slice, got no convergence in {self.rounds} sweeps. Units that "
+            "feed themselves (shared recurrent weights) cannot all have norm 1: use slice='minimal_norm'."
+        )
+
+    def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the root mean square of in_i − 1 over live units and of A − 1 over blocks."""
+        balance = balance_of(gauge)
+        parts = []
+        if balance.size:
+            now = balance.here(balance.squares(tensors))
+            parts.append((now.ins - 1.0)[(now.ins > 0) & (now.outs > 0)].double().cpu())
+        for s in gauge.applied:
+            if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear):
+                a, _ = second_moments(s, tensors)
+                parts.append((a - torch.eye(s.group.n, dtype=a.dtype, device=a.device)).reshape(-1).cpu())
+        return torch.cat(parts).square().mean().sqrt() if parts else torch.zeros((), dtype=torch.float64)
+
+
+def _whiten(a: Tensor) -> tuple[Tensor, float]:
+    """G = A^{-1/2} per block; rank-deficient blocks stay."""
+    values, vectors = torch.linalg.eigh(a)
+    regular = values[:, :1] > 1e-12 * values[:, -1:].clamp_min(1e-300)
+    inverse = torch.where(regular, values.clamp_min(1e-300).rsqrt(), 1.0)
+    return (vectors * inverse[:, None, :]) @ vectors.mT, float(inverse.log().abs().max())
+
+
+def _undone(
+    work: Mapping[str, Tensor], gauge: GaugeGroup, classes: Mapping[str, tuple[int, int]], u: Tensor
+) -> dict[str, Tensor]:
+    """The parameters with the GL steps but without the scales (which ``u`` holds)."""
+    out = dict(work)
+    for name, (start, n) in classes.items():
+        out.update(gauge[name].act(out, (-u[start : start + n]).exp()))
+    return out
