@@ -41,6 +41,18 @@ class NonFiniteError(GaugeError, ValueError):
     """A parameter holds NaN or infinity; nothing was changed."""
 
 
+class SettingError(GaugeError, ValueError):
+    """A setting of a callback that is wrong, or that this training run cannot honour."""
+
+
+class CheckpointError(GaugeError, RuntimeError):
+    """A checkpoint that belongs to another model or another version."""
+
+
+class ProjectionWarning(UserWarning):
+    """A projection was skipped, taken back or switched off; training goes on."""
+
+
 class NoEffectWarning(UserWarning):
     """gaugefix found nothing to do."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gaugefix.slices import Slice, dyadic, get_slice
+from gaugefix.slices import Slice, diagonal_part, dyadic, get_slice
 from gaugefix.symmetry import Element, GaugeGroup
 from gaugefix.transport import Policy, act_
 
@@ -63,5 +63,7 @@ def project_(
 def solve(model: nn.Module, gauge: GaugeGroup, slice: str | Slice, dyadic_only: bool = False) -> Element:
     """Return the element that brings ``model`` onto the slice; nothing is changed."""
     target = get_slice(slice)
-    element = target.solve(gauge, gauge.check(model))
-    return dyadic(gauge, element) if dyadic_only else element
+    tensors = gauge.check(model)
+    if not dyadic_only:
+        return target.solve(gauge, tensors)
+    return dyadic(gauge, target.solve(diagonal_part(gauge), tensors))

@@ -147,6 +147,7 @@ class _Trial:
     def _forward(self, batch: Sequence[Any], train: bool) -> list[Tensor]:
         self.model.train(train)
         torch.manual_seed(self.seed)
+        batch = tuple(a.clone() if isinstance(a, Tensor) else a for a in batch)  # a model may change its input in place
         return _tensors(self.model(*batch, **self.kwargs))
 
     def _outputs(self, dropout_off: bool) -> list[Tensor]:

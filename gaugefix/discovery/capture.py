@@ -85,9 +85,10 @@ def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
         try:
             program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
         except Exception as error:
+            message = (str(error).strip() or "no message").splitlines()[0]
             raise DiscoveryError(
                 f"Expected a model that torch.export can trace for {type(model).__name__}, got "
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}. "
+                f"{type(error).__name__}: {message}. "
                 "Analyse a submodule that can be traced (module='encoder' in a callback, model.encoder here), or state "
                 "symmetries by hand with gaugefix.declare."
             ) from error

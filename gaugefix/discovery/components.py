@@ -51,11 +51,10 @@ def components(labels: Labels) -> Components:
         columns += [b, b + n] if sign > 0 else [b + n, b]
     row, column = np.concatenate(rows), np.concatenate(columns)
     graph = coo_matrix((np.ones(len(row), np.int8), (row, column)), shape=(2 * n, 2 * n))
-    _, found = connected_components(graph, directed=False)
+    found = np.asarray(connected_components(graph, directed=False)[1], np.int64)
     direct, mirrored = found[:n], found[n:]
     root = np.minimum(direct, mirrored)
-    _, of = np.unique(root, return_inverse=True)
-    of = of.astype(np.int64)
+    of = np.asarray(np.unique(root, return_inverse=True)[1], np.int64)
     sign = np.where(direct <= mirrored, 1, -1)
     size = int(of.max()) + 1
     selfdual = np.zeros(size, bool)
@@ -70,61 +69,69 @@ def components(labels: Labels) -> Components:
     return Components(of, sign.astype(np.int64), allowed, selfdual, key)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Torus:
-    """Scales of several components that are tied by products: log s_c = Σ_k exponent[c, k] u_k."""
+    """Scales of several components that are tied by products: log s_c = Σ_k exponent[c, k] u_k.
 
-    members: tuple[int, ...]
-    exponents: tuple[tuple[int, ...], ...]
+    Args:
+        members: (systems, components of one system): systems of the same form, one row each.
+        exponents: (components, solutions) whole numbers.
+    """
+
+    members: Ints
+    exponents: Ints
 
 
 def toruses(labels: Labels, found: Components, free: NDArray[np.bool_]) -> list[Torus]:
     """Solve s_r = s_a + s_b over the components that occur in products.
 
     Args:
+        labels: the store with the products.
+        found: its solved components.
         free: components that may scale at all.
 
     Returns:
-        One solution space per connected system, with whole exponents; components come in label order, and the
-        solved ones (products) are expressed by the others.
+        The solution spaces of the connected systems, those of the same form together; components come in label
+        order, and the solved ones (products) are expressed by the others.
     """
     if not labels.products:
         return []
     r, a, b = (np.concatenate([p[k] for p in labels.products]) for k in range(3))
-    triples = np.stack([found.of[r], found.sign[r], found.of[a], found.sign[a], found.of[b], found.sign[b]], axis=1)
-    triples = np.unique(triples, axis=0)
-    size = found.count
-    ends = np.concatenate([triples[:, [0, 2]], triples[:, [0, 4]], triples[:, [2, 4]]])
-    live = free[ends].all(1)  # a fixed channel ties nothing together
-    edges = ends[live]
-    graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(size, size))
-    _, system = connected_components(graph, directed=False)
-    involved = np.unique(ends)
-    members: dict[int, list[int]] = {}
-    for c in involved[free[involved]]:
-        members.setdefault(int(system[c]), []).append(int(c))
-    rows: dict[int, list[NDArray[np.int64]]] = {}
-    for triple in triples:
-        for c in triple[[0, 2, 4]]:
-            if free[c]:
-                rows.setdefault(int(system[c]), []).append(triple)
-                break
-    cache: dict[tuple[object, ...], tuple[tuple[int, ...], ...]] = {}
+    ends = np.stack([found.of[x] for x in (r, a, b)], axis=1)
+    weights = np.stack([found.sign[r], -found.sign[a], -found.sign[b]], axis=1) * free[ends]
+    joined = np.concatenate([ends[:, [0, 1]], ends[:, [0, 2]], ends[:, [1, 2]]])
+    joined = joined[free[joined].all(1)]  # a fixed channel ties nothing together
+    graph = coo_matrix((np.ones(len(joined), np.int8), (joined[:, 0], joined[:, 1])), shape=(found.count,) * 2)
+    system = np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    members = np.unique(ends[free[ends]])
+    if not members.size:
+        return []
+    members = members[np.lexsort((members, system[members]))]
+    cuts = np.flatnonzero(np.diff(system[members])) + 1
+    place = np.zeros(found.count, np.int64)
+    own = np.split(members, cuts)
+    for group in own:
+        place[group] = np.arange(len(group))
+    first = np.where(free[ends].any(1), np.argmax(free[ends], axis=1), 0)
+    at = np.where(free[ends].any(1), system[ends[np.arange(len(ends)), first]], -1)
+    rows = np.stack([place[ends] * (weights != 0), weights], axis=2).reshape(len(ends), -1)
+    table = np.unique(np.concatenate([at[:, None], rows], axis=1), axis=0)
+    parts = np.split(table, np.flatnonzero(np.diff(table[:, 0])) + 1)
+    by_system = {int(part[0, 0]): np.ascontiguousarray(part[:, 1:]).tobytes() for part in parts}
+    forms: dict[tuple[int, bytes], list[Ints]] = {}
+    for group in own:
+        forms.setdefault((len(group), by_system[int(system[group[0]])]), []).append(group)
     result = []
-    for s, own in members.items():
-        place = {c: k for k, c in enumerate(own)}
+    for (size, pattern), groups in forms.items():
         equations = []
-        for triple in rows.get(s, []):
-            row = [0] * len(own)
-            for c, weight in zip(triple[[0, 2, 4]], (triple[1], -triple[3], -triple[5]), strict=True):
-                if int(c) in place:
-                    row[place[int(c)]] += int(weight)
+        for line in np.frombuffer(pattern, np.int64).reshape(-1, 3, 2):
+            row = [0] * size
+            for position, weight in line:
+                row[position] += int(weight)
             equations.append(tuple(row))
-        pattern = (len(own), tuple(sorted(set(equations))))
-        if pattern not in cache:
-            cache[pattern] = _null_space(pattern[1], len(own))
-        if cache[pattern] and any(any(e) for e in cache[pattern]):
-            result.append(Torus(tuple(own), cache[pattern]))
+        exponents = np.array(_null_space(tuple(sorted(set(equations))), size), np.int64).reshape(size, -1)
+        if exponents.any():
+            result.append(Torus(np.stack(groups), exponents))
     return result
 
 

@@ -215,7 +215,7 @@ class Pass:
 
     def _parameter_legs(self, node: fx.Node, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
         """One leg an axis; kernel axes of convolutions carry none, grouped ones have an input leg for each group."""
-        groups, transposed, kernel = convolution_layout(node)
+        groups, _, kernel = convolution_layout(node)
         legs = []
         for axis, size in enumerate(shape):
             if size < 2 and not (kernel and groups > 1 and axis < 2):
@@ -272,10 +272,9 @@ class Pass:
             return
         env[target] = result
         place = {other: k for k, other in enumerate(node.graph.nodes)}
-        family = _aliases(node)
+        family = {member for member in _aliases(node) if member in env}  # those that exist by now
         if not any(place[user] > place[node] for member in family - {node, target} for user in member.users):
             return
-        family = {member for member in family if member in env}
         self.freeze([env[member] for member in family], f"{bind(node, node.args, node.kwargs).name} in place on a view")
         self.aliased |= family
         for member in family:

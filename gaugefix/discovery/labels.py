@@ -7,6 +7,7 @@ labels are summed together. ``solve`` reads the groups off in the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,6 +90,32 @@ class Labels:
         hashes = self._random.integers(1, 2**62, size=(flat.shape[0], 1), dtype=np.int64)
         self.fibres.append((flat.ravel(), np.broadcast_to(hashes, flat.shape).ravel()))
 
+    def separate(self, parts: list[Tensor], moved: Tensor, move: Callable[[list[Tensor]], Tensor]) -> None:
+        """Keep channels apart that a movement of data treats differently.
+
+        Mixing or exchanging channels pairs their entries in the order in which they are stored: the k-th entry of
+        one channel with the k-th of another. A channel that is cut out, or whose entries come in another order than
+        those of its neighbours, no longer pairs with them.
+
+        Args:
+            parts: label arrays before the movement, in their full shapes.
+            moved: their labels after it.
+            move: the movement.
+        """
+        before = np.concatenate([part.numpy().ravel() for part in parts])
+        rank = torch.from_numpy(_rank(before))
+        cuts = np.cumsum([0, *(part.numel() for part in parts)])
+        ranks = [rank[a:b].reshape(part.shape) for a, b, part in zip(cuts, cuts[1:], parts, strict=False)]
+        after, source = moved.numpy().ravel(), move(ranks).numpy().ravel()
+        present, which = np.unique(after, return_inverse=True)
+        pattern = np.zeros(len(present), np.int64)
+        np.add.at(pattern, which, _scramble(source * np.int64(1_000_003) + _rank(after)))
+        lost = np.setdiff1d(before, present)
+        channels = present > ZERO
+        if (lost > ZERO).any() or len(np.unique(pattern[channels])) > 1:
+            salt = self._random.integers(1, 2**62, dtype=np.int64)
+            self.fibres.append((present[channels], _scramble(pattern[channels] ^ salt)))
+
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """Labels of the product of two channels: scales multiply, nothing mixes."""
         left, right = np.broadcast_arrays(a.numpy(), b.numpy())
@@ -97,14 +124,46 @@ class Labels:
         result[(pairs == ZERO).any(0)] = ZERO
         keep = result != ZERO
         self.products.append((result[keep], pairs[0][keep], pairs[1][keep]))
+        for factor, other in (pairs, pairs[::-1]):  # a channel that keeps its place keeps its partner there
+            held = other[(factor == FIXED) & (other > ZERO)]
+            self.fibres.append((held, self._random.integers(1, 2**62, size=len(held), dtype=np.int64)))
         out = torch.from_numpy(result)
         for labels in (a, b, out):
             self.restrict(labels, DIAGONAL, "multiplied elementwise")
         return out[torch.from_numpy(inverse.reshape(-1))].reshape(left.shape)
 
     def _edge(self, a: Tensor, b: Tensor, sign: int) -> None:
-        left, right = (x.ravel() for x in np.broadcast_arrays(a.numpy(), b.numpy()))
+        left, right = (x.ravel() for x in np.broadcast_arrays(*_without_repeats(a, b)))
         keep = (left != ZERO) & (right != ZERO) & ((left != right) | (sign < 0))
         if keep.any():
             pairs = np.unique(np.stack([left[keep], right[keep]]), axis=1)
             self.edges.append((pairs[0], pairs[1], sign))
+
+
+def _rank(labels: Ints) -> Ints:
+    """How many earlier entries have the same label, for every entry."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(np.append(starts, len(ordered)))
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(starts, lengths)
+    return rank
+
+
+def _scramble(values: Ints) -> Ints:
+    """Map whole numbers to well-mixed 62-bit ones (the finaliser of splitmix64)."""
+    x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(2)).astype(np.int64)
+
+
+def _without_repeats(*arrays: Tensor) -> list[Ints]:
+    """Drop the repetitions along axes that are expanded (stride 0) in all arrays."""
+    ndim = max(array.ndim for array in arrays)
+    padded = [array.reshape((1,) * (ndim - array.ndim) + tuple(array.shape)) for array in arrays]
+    for axis in range(ndim):
+        if all(array.shape[axis] == 1 or array.stride(axis) == 0 for array in padded):
+            padded = [array.narrow(axis, 0, 1) for array in padded]
+    return [array.numpy() for array in padded]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -14,7 +15,7 @@ from gaugefix.discovery.value import Value
 from gaugefix.groups import Translations
 from gaugefix.symmetry import Exactness, ReaderKernel, Symmetry, WriterKernel
 
-_TRANSPARENT = {"move", "identity", "negate"}
+_TRANSPARENT = {"move", "identity", "negate", "add", "dropout", "reduce", "multiply"}
 
 
 def read_kernels(ctx: Pass, exactness: Exactness) -> list[Symmetry]:
@@ -36,10 +37,15 @@ def read_kernels(ctx: Pass, exactness: Exactness) -> list[Symmetry]:
         traces.append(found)
     reads = [_parameters_read(env) for env in ctx.environments]
     everywhere = {key: kernel for found in traces for key, kernel in found.items()}
-    return [
+    kept = [
         kernel
         for key, kernel in everywhere.items()
         if all(key in found or kernel.weight not in used for found, used in zip(traces, reads, strict=True))
+    ]
+    written = {kernel.weight for kernel in kept if isinstance(kernel, WriterKernel)}
+    return [
+        replace(kernel, overlap=1) if isinstance(kernel, ReaderKernel) and kernel.weight in written else kernel
+        for kernel in kept
     ]
 
 

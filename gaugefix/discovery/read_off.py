@@ -68,29 +68,31 @@ class Reader:
         known = first < np.iinfo(np.int64).max
         self.orient[known] = self.found.sign[first[known]]
 
-    def symmetry(self, kind: str, group: Group, units: list[list[tuple[int, int]]]) -> LinearSymmetry:
+    def symmetry(self, kind: str, group: Group, members: Ints, exponents: Ints) -> LinearSymmetry:
         """Build a symmetry.
 
         Args:
             kind: last part of its name.
             group: what acts.
-            units: for every coordinate of the group its components, each with the exponent by which it scales.
+            members: (coordinates, k) components of every coordinate of the group.
+            exponents: (coordinates, k) powers by which they scale, 0 for those that do not.
         """
         coordinate = np.full(self.found.count, -1, np.int64)
         exponent = np.zeros(self.found.count, np.int64)
-        for k, unit in enumerate(units):
-            for component, power in unit:
-                coordinate[component] = k
-                exponent[component] = power
-        legs = []
+        for column, powers in zip(members.T, exponents.T, strict=True):
+            moving = np.flatnonzero(powers)
+            coordinate[column[moving]] = moving
+            exponent[column[moving]] = powers[moving]
+        legs: list[Leg] = []
         for slot, inside in zip(self.slots, self.by_slot, strict=True):
             if (coordinate[inside] >= 0).any():
                 legs += self._legs(slot, coordinate, exponent, isinstance(group, Permutations))
         return LinearSymmetry(self._name(kind, legs), self.exactness, acting=group, legs=tuple(legs))
 
-    def oriented(self, components: Iterable[int]) -> list[list[tuple[int, int]]]:
-        """One unit per component, turned so that the earliest parameter is a vector."""
-        return [[(c, int(self.orient[c]))] for c in components]
+    def simple(self, kind: str, group: Group, members: list[int]) -> LinearSymmetry:
+        """One component per coordinate, turned so that the earliest parameter is a vector."""
+        column = np.array(members, np.int64)[:, None]
+        return self.symmetry(kind, group, column, self.orient[column])
 
     def _legs(self, slot: Slot, coordinate: Ints, exponent: Ints, places_only: bool) -> Iterable[Leg]:
         of = self.found.of[slot.labels]
@@ -137,10 +139,9 @@ def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[L
     for triple in ctx.labels.products:
         for labels in triple:
             tied[found.of[labels]] = True
-    result = _mixing(reader, alive & ~tied)
+    symmetries, members = _mixing(reader, alive & ~tied)
     mixed = np.zeros(found.count, bool)
-    mixed[[c for c in result[1]]] = True
-    symmetries = result[0]
+    mixed[members] = True
     symmetries += _scalings(reader, alive & ~tied & ~mixed)
     symmetries += _products(reader, ctx.labels, alive)
     symmetries += _permutations(reader, ctx.labels, mixed)
@@ -160,9 +161,8 @@ def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetr
     symmetries, used = [], []
     for (selfdual, n, _), batch in batches.items():
         group: Group = Orthogonal(n, len(batch)) if selfdual else GeneralLinear(n, len(batch))
-        units = reader.oriented(c for members in batch for c in members)
         try:
-            symmetries.append(reader.symmetry("rotation" if selfdual else "mixing", group, units))
+            symmetries.append(reader.simple("rotation" if selfdual else "mixing", group, sum(batch, [])))
         except SymmetryError:
             continue  # coordinates do not occur equally often in some leg: they can still be scaled one by one
         used += [c for members in batch for c in members]
@@ -179,13 +179,15 @@ def _scalings(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
         kind = ("signed" if sign[c] else "scale") if scale[c] else "sign"
         groups.setdefault((kind, int(reader.signature[c])), []).append(int(c))
     return [
-        reader.symmetry("sign" if kind == "sign" else "scale", _diagonal(kind, len(units)), reader.oriented(units))
+        reader.simple("sign" if kind == "sign" else "scale", _diagonal(kind, len(units)), units)
         for (kind, _), units in groups.items()
     ]
 
 
 def _diagonal(kind: str, n: int) -> Group:
-    return {"signed": SignedScaling, "scale": PositiveScaling, "sign": Signs}[kind](n)
+    if kind == "sign":
+        return Signs(n)
+    return SignedScaling(n) if kind == "signed" else PositiveScaling(n)
 
 
 def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_]) -> list[LinearSymmetry]:
@@ -193,30 +195,34 @@ def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_]) -> list[
     found = reader.found
     scale = ((found.allowed & SCALE) > 0) & ~found.selfdual
     sign = (found.allowed & SIGN) > 0
-    groups: dict[tuple[object, ...], list[list[tuple[int, int]]]] = {}
+    symmetries = []
     for free, signs_only in ((scale, False), (sign, True)):
         for torus in toruses(labels, found, free):
-            for k in range(len(torus.exponents[0])):
-                unit = [(c, e[k]) for c, e in zip(torus.members, torus.exponents, strict=True) if e[k]]
-                unit = _towards_first(reader, unit)
-                if not any(alive[c] for c, _ in unit) or (signs_only and all(scale[c] for c, _ in unit)):
-                    continue
-                flips = all(sign[c] for c, e in unit if e % 2)
-                kind = "sign" if signs_only else "signed" if flips else "scale"
-                legs = tuple(sorted((int(reader.signature[c]), e) for c, e in unit))
-                groups.setdefault((kind, legs), []).append(unit)
-    return [
-        reader.symmetry("sign" if key[0] == "sign" else "scale", _diagonal(str(key[0]), len(units)), units)
-        for key, units in groups.items()
-    ]
+            for solution in torus.exponents.T:
+                members, powers = torus.members[:, solution != 0], solution[solution != 0]
+                wanted = alive[members].any(1)
+                if signs_only:  # flips of channels that scale are part of their scaling
+                    wanted &= ~scale[members].all(1)
+                odd = powers % 2 != 0
+                flips = sign[members[:, odd]].all(1)
+                kinds = np.full(len(members), 2) if signs_only else flips.astype(np.int64)
+                legs = (reader.signature[members] * (2 * powers + 1)).sum(1)
+                for key in np.unique(np.stack([kinds, legs], axis=1)[wanted], axis=0):
+                    units = members[wanted & (kinds == key[0]) & (legs == key[1])]
+                    kind = ("scale", "signed", "sign")[key[0]]
+                    turned = _towards_first(reader, units, powers)
+                    name = "sign" if kind == "sign" else "scale"
+                    symmetries.append(reader.symmetry(name, _diagonal(kind, len(units)), units, turned))
+    return symmetries
 
 
-def _towards_first(reader: Reader, unit: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Turn a unit so that the component of the earliest parameter scales as a vector."""
-    own = [(c, e) for c, e in unit if reader.touched[c]]
-    if own and own[0][1] * reader.orient[own[0][0]] < 0:
-        return [(c, -e) for c, e in unit]
-    return unit
+def _towards_first(reader: Reader, members: Ints, powers: Ints) -> Ints:
+    """Turn units so that the component of the earliest parameter scales as a vector."""
+    touched = reader.touched[members]
+    first = np.argmax(touched, axis=1)
+    leader = members[np.arange(len(members)), first]
+    turn = np.where(touched.any(1), powers[first] * reader.orient[leader], 1)
+    return np.asarray(powers[None, :] * np.where(turn < 0, -1, 1)[:, None], np.int64)
 
 
 def _permutations(reader: Reader, labels: Labels, mixed: NDArray[np.bool_]) -> list[LinearSymmetry]:
@@ -242,7 +248,7 @@ def _permutations(reader: Reader, labels: Labels, mixed: NDArray[np.bool_]) -> l
         if len(units) > 1:
             try:
                 group = Permutations(len(units))
-                symmetries.append(whole.symmetry("permutation", group, [[(c, 1)] for c in units]))
+                symmetries.append(whole.simple("permutation", group, units))
             except SymmetryError:
                 continue  # some unit occurs more often than another
     return symmetries

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -235,7 +236,7 @@ def _families(shifts: Shifts, solution: Solution, derived_by: Ints) -> Ints:
     random = np.random.default_rng(2)
     signature = np.zeros(n, np.int64)
     starts = [start for start, _ in shifts.blocks] + [n]
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts):
         inside = np.unique(label[begin:end][~solution.zero[begin:end]])
         signature[inside] += random.integers(1, 2**62)
     _, merged = np.unique(signature[label], return_inverse=True)

@@ -68,19 +68,20 @@ class Value:
         """Apply a movement of data to everything that is laid out like the value."""
 
         def run(array: Tensor) -> Tensor:
-            return compress(_on_integers(move, array.expand(self.shape)))
+            return compress(on_integers(move, array.expand(self.shape)))
 
         source = self.source
         if source is not None:
             entries = source.entries
             if entries is None:
                 entries = torch.arange(int(torch.tensor(self.shape).prod())).reshape(self.shape)
-            source = replace(source, entries=_on_integers(move, entries))
+            source = replace(source, entries=on_integers(move, entries))
         legs = tuple(leg for leg in map(run, self.legs) if not bool((leg == FIXED).all()))
         return Value(shape, legs, shift=[(c, run(i)) for c, i in self.shift], source=source)
 
 
-def _on_integers(move: Callable[[Tensor], Tensor], array: Tensor) -> Tensor:
+def on_integers(move: Callable[[Tensor], Tensor], array: Tensor) -> Tensor:
+    """Run a movement of data on whole numbers."""
     try:
         return move(array)
     except (RuntimeError, NotImplementedError):

@@ -1,8 +1,17 @@
 """Gauge slices: where on its orbit a parameter point should lie."""
 
 from gaugefix.slices.base import Slice, get_slice, register_slice, slice_names
-from gaugefix.slices.dyadic import dyadic
+from gaugefix.slices.dyadic import diagonal_part, dyadic
 from gaugefix.slices.minimal_norm import MinimalNorm
 from gaugefix.slices.unit_norm import UnitNorm
 
-__all__ = ["MinimalNorm", "Slice", "UnitNorm", "dyadic", "get_slice", "register_slice", "slice_names"]
+__all__ = [
+    "MinimalNorm",
+    "Slice",
+    "UnitNorm",
+    "diagonal_part",
+    "dyadic",
+    "get_slice",
+    "register_slice",
+    "slice_names",
+]

@@ -103,27 +103,27 @@ class Balance:
         return [(name, lam[start : start + n]) for name, (start, n) in self.classes.items()]
 
     # ---- moments ---------------------------------------------------------------------------------------------------
-    def squares(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """P² of every term (at least float32), over all entries."""
-        result = []
+    def here(self, tensors: Mapping[str, Tensor]) -> Moments:
+        """Moments at u = 0, in one pass over the parameters; squares go to one scratch buffer."""
+        scratch: dict[object, Tensor] = {}
+        parts: list[tuple[Tensor, ...]] = []
         for term in self.terms:
-            tensor = tensors[term.parameter].detach()
-            tensor = tensor + term.offset if term.offset else tensor
-            tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-            result.append(tensor * tensor)
-        return result
-
-    def here(self, squares: list[Tensor]) -> Moments:
-        """Moments at u = 0, straight from the squares."""
-        return self._collect([_marginals(term, square) for term, square in zip(self.terms, squares, strict=True)])
+            tensor = _values(term, tensors)
+            if tensor.ndim == 1 and term.flat:
+                parts.append((tensor * tensor,))
+                continue
+            square = _scratch(scratch, tensor, self.terms, tensors)
+            torch.mul(tensor, tensor, out=square)
+            parts.append(_marginals(term, square))
+        return self._collect(parts)
 
     def at(self, reduced: list[Tensor], u: Tensor) -> Moments:
-        """Moments at ``u``, from the squares summed over idle axes (:func:`reduce`)."""
+        """Moments at ``u``, from :meth:`squares`."""
         return self._collect([self._weighted(term, s, u) for term, s in zip(self.terms, reduced, strict=True)])
 
-    def reduce(self, squares: list[Tensor]) -> list[Tensor]:
-        """S of every term: squares summed over the axes along which no leg varies."""
-        return [_reduce(term, square) for term, square in zip(self.terms, squares, strict=True)]
+    def squares(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        """S of every term: squares (at least float32) summed over the axes along which no leg varies."""
+        return [_reduce(term, _values(term, tensors).square()) for term in self.terms]
 
     def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
         zeros = parts[0][0].new_zeros(self.size)
@@ -149,6 +149,7 @@ class Balance:
         return first * (square @ second), second * (square.t() @ first)
 
     # ---- the solution ----------------------------------------------------------------------------------------------
+    @torch.no_grad()
     def solve(self, tensors: Mapping[str, Tensor], tolerance: float = 1e-4, iterations: int = 300) -> Tensor:
         """Return u that minimises Φ; ``tolerance`` bounds the largest |log λ| that is left.
 
@@ -157,32 +158,31 @@ class Balance:
         """
         if not self.size:
             return torch.zeros(0)
-        squares = self.squares(tensors)
-        now = self.here(squares)
+        now = self.here(tensors)
         delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
         largest = float(delta.abs().max())
         if not largest < 80.0:  # NaN, or squares that overflowed
             require_finite({term.parameter: tensors[term.parameter] for term in self.terms})
-            if squares[0].dtype != torch.float64:
+            if now.ins.dtype != torch.float64:
                 return self.solve({t.parameter: tensors[t.parameter].double() for t in self.terms}, tolerance)
-        u = delta
-        if largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance:
-            return u
-        reduced = self.reduce(squares)
+        if self._settled(largest, tolerance):
+            return delta
+        reduced = self.squares(tensors)
         u = torch.zeros_like(delta)
         value = float(now.norm())
         for _ in range(iterations):
-            u, now, value, largest = self._advance(reduced, u, delta, value)
-            if largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance:
-                break
+            u, now, value = self._advance(reduced, u, delta, value)
             delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
-        return u
+            if self._settled(float(delta.abs().max()), tolerance):
+                break
+        return u + delta
 
-    def _advance(
-        self, reduced: list[Tensor], u: Tensor, delta: Tensor, value: float
-    ) -> tuple[Tensor, Moments, float, float]:
+    def _settled(self, largest: float, tolerance: float) -> bool:
+        """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one."""
+        return largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance
+
+    def _advance(self, reduced: list[Tensor], u: Tensor, delta: Tensor, value: float) -> tuple[Tensor, Moments, float]:
         """Take the step, halved until Φ does not grow (up to rounding)."""
-        largest = float(delta.abs().max())
         slack = value * 10.0 * torch.finfo(delta.dtype).eps
         for _ in range(40):
             moments = self.at(reduced, u + delta)
@@ -190,7 +190,27 @@ class Balance:
             if new <= value + slack:
                 break
             delta = 0.5 * delta
-        return u + delta, moments, new, largest
+        return u + delta, moments, new
+
+
+def _values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
+    tensor = tensors[term.parameter]
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    if term.offset:
+        tensor = tensor + term.offset
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
+def _scratch(buffers: dict[object, Tensor], like: Tensor, terms: list[Term], tensors: Mapping[str, Tensor]) -> Tensor:
+    """A buffer like ``like``; all share the memory of the largest one."""
+    view = buffers.get(like.shape)
+    if view is None or view.dtype != like.dtype or view.device != like.device:
+        key = (like.device, like.dtype)
+        if key not in buffers:
+            buffers[key] = like.new_empty(max(tensors[t.parameter].numel() for t in terms))
+        view = buffers[like.shape] = buffers[key][: like.numel()].view(like.shape)
+    return view
 
 
 def _weight(side: Side, u: Tensor) -> Tensor:

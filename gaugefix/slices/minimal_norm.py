@@ -74,7 +74,7 @@ class MinimalNorm(Slice):
         balance = balance_of(gauge)
         total = torch.zeros((), dtype=torch.float64)
         if balance.size:
-            now = balance.here(balance.squares(tensors))
+            now = balance.here(tensors)
             alive = (now.ins > 0) & (now.outs > 0)
             total = ((now.ins - now.outs) * alive).double().square().sum().cpu()
         for symmetry in gauge.applied:

@@ -12,7 +12,7 @@ quadratic model is poor, the single-unit solution ¼ log(out/in) corrects it to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from gaugefix.slices.balance import Seat, Side, Term
 
+_QUADRATIC = 0.02
+"""Steps up to here need no correction: it is of third order."""
 _BEYOND_QUADRATIC = 0.8
 
 
@@ -36,11 +38,13 @@ class Coupling:
     seats: list[tuple[int, int, int, Seat]]  # column, term, side, seat
     units: int
     faithful: bool
+    _cache: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, terms: list[Term], units: int) -> Coupling:
         """Collect the pairs of sides of every term."""
-        pairs, seats = [], []
+        pairs: list[tuple[int, int, int]] = []
+        seats: list[tuple[int, int, int, Seat]] = []
         for t, term in enumerate(terms):
             for k in range(len(term.sides)):
                 for other in range(k + 1, len(term.sides)):
@@ -53,38 +57,56 @@ class Coupling:
     def basis(self, parts: list[tuple[Tensor, ...]]) -> Tensor:
         """The signed marginals, (columns, units)."""
         like = parts[0][0]
+        where, signs = self._places(like)
+        pieces = torch.cat([s.leg.collect(parts[t][side], s.size) for _, t, side, s in self.seats])
         flat = like.new_zeros(2 * len(self.pairs) * self.units)
-        pieces = [s.leg.power * s.leg.collect(parts[t][side], s.size) for _, t, side, s in self.seats]
-        flat.index_add_(0, self._index(like.device), torch.cat(pieces))
-        return flat.reshape(-1, self.units)
+        return flat.index_add_(0, where, pieces.mul_(signs)).view(-1, self.units)
 
-    def _index(self, device: torch.device) -> Tensor:
-        if not hasattr(self, "_where") or self._where.device != device:
+    def swap(self, device: torch.device) -> Tensor:
+        """Index that exchanges the two columns of every pair."""
+        if ("swap", device) not in self._cache:
+            index = torch.arange(2 * len(self.pairs)).reshape(-1, 2).flip(1).reshape(-1)
+            self._cache["swap", device] = index.to(device)
+        return self._cache["swap", device]
+
+    def _places(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        key = (str(like.dtype), like.device)
+        if key not in self._cache:
             ranges = [torch.arange(s.size) + column * self.units + s.start for column, _, _, s in self.seats]
-            self._where = torch.cat(ranges).to(device)
-        return self._where
+            self._cache["where", like.device] = torch.cat(ranges).to(like.device)
+            signs = [torch.full((s.size,), float(s.leg.power)) for _, _, _, s in self.seats]
+            self._cache[key] = torch.cat(signs).to(like)
+        return self._cache["where", like.device], self._cache[key]
+
+
+def unit_step(ins: Tensor, outs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Newton's step of every unit alone: ``(step, diagonal of H, live units)``.
+
+    Units without any incoming or without any outgoing weight are left alone.
+    """
+    finfo = torch.finfo(ins.dtype)
+    alive = torch.minimum(ins, outs) > finfo.tiny
+    diagonal = (ins + outs).mul_(2.0 * (1.0 + 4.0 * finfo.eps)).clamp_min_(finfo.tiny)
+    return (outs - ins).div_(diagonal).mul_(alive), diagonal, alive
 
 
 def newton_step(coupling: Coupling, ins: Tensor, outs: Tensor, parts: list[tuple[Tensor, ...]]) -> Tensor:
-    """Return δ, (units,); units without any incoming or without any outgoing weight are left alone."""
-    tiny = torch.finfo(ins.dtype).tiny
-    alive = (ins > tiny) & (outs > tiny)
-    eps = 4 * torch.finfo(ins.dtype).eps
-    diagonal = torch.where(alive, 2.0 * (1.0 + eps) * (ins + outs), 1.0)
-    target = torch.where(alive, (outs - ins) / diagonal, 0.0)
-    alone = torch.where(alive, 0.25 * (outs / ins).log(), 0.0)
+    """Return δ, (units,)."""
+    target, diagonal, alive = unit_step(ins, outs)
     delta = target
     if coupling.pairs:
-        columns = coupling.basis(parts) * alive
-        scaled = columns / diagonal
-        swapped = columns.reshape(-1, 2, coupling.units).flip(1).reshape(-1, coupling.units)
-        totals = torch.stack([parts[t][side].sum() for t, side, _ in coupling.pairs]).clamp_min(tiny)
-        factor = (2.0 / totals).repeat_interleave(2)
-        system = (scaled @ swapped.mT) * factor
+        columns = coupling.basis(parts).mul_(alive)
+        swap = coupling.swap(columns.device)
+        factor = 2.0 / columns.sum(1).abs_().clamp_min_(torch.finfo(columns.dtype).tiny)
+        factor = torch.minimum(factor, factor[swap])  # both columns of a pair sum to the total of their weight
+        system = ((columns / diagonal) @ columns.mT)[:, swap].mul_(factor)
         system.diagonal().add_(1.0)
         inner = torch.linalg.solve(system, columns @ target)
-        delta = target - (factor * inner) @ swapped / diagonal
-    return delta + _BEYOND_QUADRATIC * (alone - target)
+        delta = target - ((factor * inner)[swap] @ columns).div_(diagonal)
+    if float(target.abs().max()) > _QUADRATIC:
+        alone = torch.where(alive, 0.25 * (outs / ins).log(), 0.0)
+        delta = delta + _BEYOND_QUADRATIC * (alone - target)
+    return delta
 
 
 def _alone(side: Side) -> bool:

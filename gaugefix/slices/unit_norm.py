@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -35,19 +36,25 @@ class UnitNorm(Slice):
         balance = balance_of(gauge)
         blocks = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear)]
         require_finite({name: tensors[name] for name in gauge.shapes})
-        squares = balance.reduce(balance.squares(tensors)) if balance.size else []
+        squares = balance.squares(tensors) if balance.size else []
         u = torch.zeros(balance.size, dtype=torch.float64, device=squares[0].device if squares else "cpu")
         work = {name: tensors[name].detach().double() for name in gauge.shapes} if blocks else {}
         steps: dict[str, Tensor] = {}
-        for _ in range(self.rounds):
+        alive: Tensor | None = None
+        sweep = 0
+        for sweep in range(1, self.rounds + 1):
             moved = 0.0
             if balance.size:
                 now = balance.at(squares, u.to(squares[0].dtype))
-                ins, outs = now.ins.double(), now.outs.double()
-                alive = (ins > 0) & (outs > 0)
-                delta = torch.where(alive, -0.5 * ins.clamp_min(1e-300).log(), 0.0)
+                ins = now.ins.double()
+                alive = (ins > 0) & (now.outs > 0) if alive is None else alive
+                delta = torch.where(alive, -0.5 * ins.log(), 0.0)
                 u = u + delta
                 moved = float(delta.abs().max())
+                if not math.isfinite(moved) and squares[0].dtype != torch.float64:  # squares that overflowed
+                    return self.solve(gauge, {name: tensors[name].double() for name in gauge.shapes})
+                if not math.isfinite(moved):
+                    break
                 if blocks:
                     for name, (start, n) in balance.classes.items():
                         work.update(gauge[name].act(work, delta[start : start + n].exp()))
@@ -58,11 +65,11 @@ class UnitNorm(Slice):
                 work.update(block.act(work, g))
                 steps[block.name] = block.group.compose(g, steps[block.name]) if block.name in steps else g
             if blocks and balance.size:
-                squares = balance.reduce(balance.squares(_undone(work, gauge, balance.classes, u)))
+                squares = balance.squares(_undone(work, gauge, balance.classes, u))
             if moved < self.tolerance:
                 return Element((*balance.scales(u), *steps.items()))
         raise SliceError(
-            f"Expected an orbit that meets the unit-norm slice, got no convergence in {self.rounds} sweeps. Units that "
+            f"Expected an orbit that meets the unit-norm slice, got no convergence in {sweep} sweeps. Units that "
             "feed themselves (shared recurrent weights) cannot all have norm 1: use slice='minimal_norm'."
         )
 
@@ -71,7 +78,7 @@ class UnitNorm(Slice):
         balance = balance_of(gauge)
         parts = []
         if balance.size:
-            now = balance.here(balance.squares(tensors))
+            now = balance.here(tensors)
             parts.append((now.ins - 1.0)[(now.ins > 0) & (now.outs > 0)].double().cpu())
         for s in gauge.applied:
             if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear):

@@ -66,7 +66,7 @@ class GaugeGroup:
 
     @property
     def applied(self) -> tuple[Symmetry, ...]:
-        """The symmetries that ``random``, ``act_`` and ``project_`` use: exact ones, and those exact without dropout."""
+        """The symmetries that ``random``, ``act_`` and ``project_`` use: exact, or exact while dropout is off."""
         return tuple(s for s in self.symmetries if s.exactness.applied)
 
     @property

@@ -60,6 +60,7 @@ class ReaderKernel(Symmetry):
         weight: parameter that reads the norm; its input axis is ``axis`` (all other axes but ``out_axis`` have size 1).
         bias: its bias, or ``None`` (then β must be absent).
         gain, shift: γ and β of the norm, or ``None``.
+        overlap: dimensions that a writer kernel of the same weight already counts (1⊗(1/γ)).
     """
 
     weight: str = field(kw_only=True)
@@ -69,10 +70,15 @@ class ReaderKernel(Symmetry):
     gain: str | None = field(kw_only=True)
     shift: str | None = field(kw_only=True)
     acting: Translations = field(kw_only=True)
+    overlap: int = field(default=0, kw_only=True)
 
     @property
     def group(self) -> Translations:
         return self.acting
+
+    @property
+    def dimension(self) -> int:
+        return self.acting.dimension - self.overlap
 
     @property
     def parts(self) -> tuple[Part, ...]:

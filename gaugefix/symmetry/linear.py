@@ -100,7 +100,7 @@ class LinearSymmetry(Symmetry):
         return restore(out)
 
     def vectors(self, leg: Leg, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors on which a matrix element acts, (rest, copies, n), and the block of each copy, (copies,)."""
+        """Return the vectors on which a matrix element acts, (rest, copies, n), and the block of each copy."""
         position, block = self._places(leg, tensor.device)
         return _rows(leg, tensor.detach())[0][:, position], block
 

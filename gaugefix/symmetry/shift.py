@@ -80,6 +80,10 @@ class Derive:
     map: ChannelMap
     source: Form
 
+    def update(self, tensors: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """Return the new entries of t."""
+        return self.map.apply(tensors, self.source.value(t))
+
 
 @dataclass(frozen=True, eq=False)
 class Solve:
@@ -87,6 +91,10 @@ class Solve:
 
     target: Index
     form: Form
+
+    def update(self, tensors: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """Return the new entries of t."""
+        return self.form.value(t)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +150,7 @@ class ShiftSymmetry(Symmetry):
         """Return the whole vector t (with a last entry 0) for the free coordinates ``value``."""
         t = torch.cat([value, value.new_zeros(self.size + 1 - self.acting.n)])
         for step in self.steps:
-            if isinstance(step, Derive):
-                update = step.map.apply(tensors, step.source.value(t))
-            else:
-                update = step.form.value(t)
+            update = step.update(tensors, t)
             t = t.index_copy(0, torch.from_numpy(step.target.copy()).to(t.device), update.to(t.dtype))
         return t
 

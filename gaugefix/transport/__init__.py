@@ -2,6 +2,19 @@
 
 from gaugefix.symmetry import GRADIENT, SQUARED_GRADIENT
 from gaugefix.transport.act import act_
-from gaugefix.transport.laws import INVARIANT, LAWS, Policy, attached, register_optimizer
+from gaugefix.transport.attachments import Attached, Attachments, attached
+from gaugefix.transport.laws import INVARIANT, LAWS, RATIO, Policy, register_optimizer
 
-__all__ = ["GRADIENT", "INVARIANT", "LAWS", "SQUARED_GRADIENT", "Policy", "act_", "attached", "register_optimizer"]
+__all__ = [
+    "GRADIENT",
+    "INVARIANT",
+    "LAWS",
+    "RATIO",
+    "SQUARED_GRADIENT",
+    "Attached",
+    "Attachments",
+    "Policy",
+    "act_",
+    "attached",
+    "register_optimizer",
+]

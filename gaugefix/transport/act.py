@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gaugefix.errors import NonFiniteError
-from gaugefix.groups import DiagonalGroup
+from gaugefix.errors import NonFiniteError, SymmetryError
+from gaugefix.groups import DiagonalGroup, Group, MatrixGroup
 from gaugefix.symmetry import (
     GRADIENT,
     PARAMETER,
@@ -19,7 +19,9 @@ from gaugefix.symmetry import (
     Symmetry,
     named_tensors,
 )
-from gaugefix.transport.laws import Attached, Policy, attached
+from gaugefix.transport.attachments import Attached, attached
+from gaugefix.transport.laws import RATIO, Policy
+from gaugefix.transport.scale import is_plain_scaling, scale_
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,72 +51,54 @@ def act_(
         unknown_optimizer: for states without a known law: ``"error"``, ``"reset"`` or ``"ignore"``.
 
     Raises:
-        SymmetryError: if the group belongs to another model.
+        SymmetryError: if the group or the element belongs to another model.
         TransportError: for an optimizer state without a law.
         NonFiniteError: if the element is not finite.
     """
     tensors = gauge.check(model)
     steps = [(gauge[name], value) for name, value in element.steps]
     for symmetry, value in steps:
+        if tuple(value.shape) != symmetry.group.shape:
+            raise SymmetryError(
+                f"Expected an element of shape {symmetry.group.shape} for '{symmetry.name}', got "
+                f"{tuple(value.shape)}. It belongs to another group: draw or solve it again."
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise NonFiniteError(
                 f"Expected a finite element for '{symmetry.name}', got NaN or infinity. Nothing was changed; check the "
                 "parameters " + ", ".join(symmetry.parameters) + "."
             )
-    names = {name for symmetry, _ in steps for name in symmetry.parameters}
-    moving = {name: tensors[name] for name in names}
-    along, clear = attached(moving, optimizers, unknown_optimizer)
+    # An affine step also turns the gradients of parameters that it only reads.
+    names = list(dict.fromkeys(name for symmetry, _ in steps for name in symmetry.reads))
+    _require_own_tensors({name: tensors[name] for name in names})
+    attachments = attached({name: tensors[name] for name in names}, optimizers, unknown_optimizer)
+    along = attachments.along
     copies = [_copy_tensors(copy, gauge) for copy in averaged]
-    if all(_is_plain_scaling(symmetry) for symmetry, _ in steps):
-        everything = [Attached(name, t, PARAMETER) for name, t in moving.items()] + along
-        everything += [Attached(name, copy[name], PARAMETER) for copy in copies for name in names]
-        _scale(everything, [(s, v) for s, v in steps if isinstance(s, LinearSymmetry)])
+    if all(is_plain_scaling(symmetry) for symmetry, _ in steps):
+        everything = [Attached(name, state[name], PARAMETER) for state in (tensors, *copies) for name in names]
+        scale_({id(item.tensor): item for item in everything + along}.values(), steps)
     else:
         updates = _moved(tensors, along, steps)
         for copy in copies:
             updates += _moved(copy, [], steps)
         for target, new in updates:
             target.copy_(new)
-    for optimizer, parameter in clear:
+    for item in along:
+        if item.sparse_of is not None and item.sparse_of.grad is not None:
+            item.sparse_of.grad = item.tensor.to_sparse(item.sparse_of.grad.sparse_dim())
+    for optimizer, parameter in attachments.clear:
         optimizer.state.pop(parameter, None)
 
 
-def _is_plain_scaling(symmetry: Symmetry) -> bool:
-    return (
-        isinstance(symmetry, LinearSymmetry)
-        and isinstance(symmetry.group, DiagonalGroup)
-        and not any(leg.offset for leg in symmetry.legs)
-    )
-
-
-def _scale(everything: list[Attached], steps: list[tuple[LinearSymmetry, Tensor]]) -> None:
-    """Multiply by all diagonal factors, one fused call per round of factors."""
-    by_parameter: dict[str, list[tuple[LinearSymmetry, int, Tensor]]] = {}
-    for symmetry, value in steps:
-        for k, leg in enumerate(symmetry.legs):
-            by_parameter.setdefault(leg.parameter, []).append((symmetry, k, value))
-    cache: dict[tuple[int, int, int, torch.dtype, torch.device], Tensor] = {}
-    rounds: list[tuple[list[Tensor], list[Tensor]]] = []
-    for item in everything:
-        for depth, (symmetry, k, value) in enumerate(by_parameter.get(item.parameter, ())):
-            dtype = torch.promote_types(item.tensor.dtype, torch.float32)
-            key = (id(symmetry), symmetry.legs[k].power * item.law, k, dtype, item.tensor.device)
-            if key not in cache:
-                cache[key] = _factor(symmetry, k, value, item.law, dtype, item.tensor.device)
-            while len(rounds) <= depth:
-                rounds.append(([], []))
-            rounds[depth][0].append(item.tensor)
-            rounds[depth][1].append(cache[key])
-    for targets, factors in rounds:
-        torch._foreach_mul_(targets, factors)
-
-
-def _factor(
-    symmetry: LinearSymmetry, k: int, value: Tensor, law: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    leg, group = symmetry.legs[k], symmetry.group
-    assert isinstance(group, DiagonalGroup)
-    return leg.spread(group.factor(value.to(device), leg.power * law).to(dtype), 1.0)
+def _require_own_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Raise if two names are one tensor, which would move twice."""
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if first.setdefault(id(tensor), name) != name:
+            raise SymmetryError(
+                f"Expected a tensor of its own for '{name}', got that of '{first[id(tensor)]}'. They are tied: "
+                "discover the group again, or declare the symmetry with the first name only."
+            )
 
 
 def _moved(
@@ -138,44 +122,48 @@ def _transport(
 ) -> list[Tensor]:
     """Move gradients and states through one step."""
     if isinstance(symmetry, LinearSymmetry):
+        angles = _orthogonal_factor(symmetry.group, value) if any(item.law == RATIO for item in along) else value
         return [
-            symmetry.transport({item.parameter: v}, value, item.law).get(item.parameter, v)
+            symmetry.transport(
+                {item.parameter: v},
+                angles if item.law == RATIO else value,
+                GRADIENT if item.law == RATIO else item.law,
+            ).get(item.parameter, v)
             for item, v in zip(along, values, strict=True)
         ]
     # An affine step θ' = F(θ) moves covectors by (DF)^{-T}: pull them back through the inverse at θ'. Second moments
     # would need the correlation between a bias and its weight, and stay.
     out = list(values)
-    linear = [k for k, item in enumerate(along) if item.law == GRADIENT and item.parameter in symmetry.reads]
-    for group in _by_kind(linear, along):
+    kinds: dict[object, list[int]] = {}
+    for k, item in enumerate(along):
+        if item.law == GRADIENT and item.parameter in symmetry.reads:
+            kinds.setdefault(item.kind, []).append(k)
+    for group in kinds.values():
         names = [along[k].parameter for k in group]
-        inverse = symmetry.group.inverse(value)
         wide = {n: after[n].to(torch.promote_types(after[n].dtype, torch.float32)) for n in symmetry.reads}
 
         def undo(*given: Tensor, names: list[str] = names, wide: dict[str, Tensor] = wide) -> tuple[Tensor, ...]:
             state = {**wide, **dict(zip(names, given, strict=True))}
-            back = symmetry.act(state, inverse)
+            back = symmetry.act(state, symmetry.group.inverse(value))
             return tuple(back.get(n, state[n]) for n in names)
 
         with torch.enable_grad():
-            _, pull = torch.func.vjp(undo, *(wide[n] for n in names))
+            pull = torch.func.vjp(undo, *(wide[n] for n in names))[1]
         pulled = pull(tuple(out[k].to(wide[n].dtype) for k, n in zip(group, names, strict=True)))
         for k, new in zip(group, pulled, strict=True):
             out[k] = new.to(out[k].dtype)
     return out
 
 
-def _by_kind(chosen: list[int], along: list[Attached]) -> list[list[int]]:
-    """Group states so that each group holds one per parameter: all gradients, all first moments, …"""
-    groups: list[list[int]] = []
-    seen: list[set[str]] = []
-    for k in chosen:
-        place = next((i for i, names in enumerate(seen) if along[k].parameter not in names), len(groups))
-        if place == len(groups):
-            groups.append([])
-            seen.append(set())
-        groups[place].append(k)
-        seen[place].add(along[k].parameter)
-    return groups
+def _orthogonal_factor(group: Group, value: Tensor) -> Tensor:
+    """O of the polar decomposition g = O·P: signs of a scaling; a permutation or rotation is its own."""
+    if isinstance(group, DiagonalGroup):
+        return value.sign()
+    if isinstance(group, MatrixGroup):
+        u, _, vh = torch.linalg.svd(value)
+        rotation: Tensor = u @ vh
+        return rotation
+    return value
 
 
 def _copy_tensors(copy: nn.Module, gauge: GaugeGroup) -> dict[str, Tensor]:

@@ -40,6 +40,14 @@ def pass_shift(
     """Return the shift of y = W x + b; ``axis`` is the channel axis, the same in x and y.
 
     Args:
+        ctx: the pass.
+        call: the operation, for the shape of its result.
+        x: what the map reads.
+        weight: its weight.
+        bias: its bias.
+        axis: the channel axis.
+        transposed: whether the weight has its input axis first.
+        groups: of a convolution.
         local: whether every output position sees all taps of the weight (no zero padding).
     """
     n = len(x.shape)
@@ -114,7 +122,8 @@ def addmm(ctx: Pass, call: Call) -> Value:
         shift = pass_shift(ctx, call, x, weight, bias, axis=len(call.shape) - 1, transposed=True)
         ctx.maps.append((call.node, x, "matmul"))
         return _with_bias(ctx, Value(call.shape, legs, shift=shift), bias, len(call.shape) - 1)
-    ctx.pin(x), ctx.pin(weight)
+    ctx.pin(x)
+    ctx.pin(weight)
     return _sum(ctx, call, Value(call.shape, legs), bias)
 
 
@@ -162,15 +171,23 @@ def _kernel_legs(ctx: Pass, weight: Value, groups: int, transposed: bool) -> tup
     if not transposed:
         read = None
         if second is not None:
-            read = second.expand(*weight.shape[:2], *second.shape[2:]).reshape(groups, rows, weight.shape[1])
+            read = _per_group(second, weight, groups)
         return read, None if first is None else first.reshape(-1)
     read = None if first is None else first.reshape(groups, 1, rows)
     written = None
     if second is not None:
-        full = second.expand(*weight.shape[:2], *second.shape[2:]).reshape(groups, rows, weight.shape[1])
+        full = _per_group(second, weight, groups)
         ctx.labels.equal(full, full[:, :1])
-        written = full[:, 0].reshape(-1)
+        written = full[:, 0].expand(groups, weight.shape[1]).reshape(-1)
     return read, written
+
+
+def _per_group(leg: Tensor, weight: Value, groups: int) -> Tensor:
+    """Lay a leg out as (groups, rows of a group or 1, columns)."""
+    if leg.shape[0] == 1:
+        return leg.reshape(1, 1, -1).expand(groups, 1, weight.shape[1])
+    full = leg.reshape(groups, -1, leg.shape[1]).expand(groups, weight.shape[0] // groups, weight.shape[1])
+    return full[:, :1] if bool((full == full[:, :1]).all()) else full
 
 
 def _is_axis_zero(ctx: Pass, weight: Value, leg: Tensor) -> bool:

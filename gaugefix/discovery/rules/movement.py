@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from gaugefix.discovery.interpreter import Call, Pass, as_value
 from gaugefix.discovery.labels import FIXED, PERMUTE, ZERO
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
-from gaugefix.discovery.value import Value, compress, known, values_in, varies, without_zeros
+from gaugefix.discovery.value import Value, compress, known, on_integers, values_in, varies, without_zeros
 
 
 def move(ctx: Pass, call: Call) -> Any:
@@ -30,6 +31,10 @@ def move(ctx: Pass, call: Call) -> Any:
     ctx.shift_of(_without_source(x), len(x.shape))
     ctx._handled.add(id(x))
     results = call.node.meta.get("val")
+    if call.name not in _ALIGNED:
+        for k in range(len(results)) if isinstance(results, (list, tuple)) else [None]:
+            for leg in x.legs:
+                _separate(ctx, call, x, leg, lambda array, k=k: run(array) if k is None else run(array)[k])
     if not isinstance(results, (list, tuple)):
         moved = x.moved(run, call.shape)
         axis = None if x.relation is None else moved_axis(call, x.shape, x.relation.axis)
@@ -37,6 +42,44 @@ def move(ctx: Pass, call: Call) -> Any:
             moved = replace(moved, relation=replace(x.relation, axis=axis))
         return moved
     return [x.moved(lambda array, k=k: run(array)[k], shape) for k, shape in enumerate(call.shapes)]  # type: ignore[misc]
+
+
+_ALIGNED = frozenset(
+    "aten.view aten.reshape aten._unsafe_view aten.unsqueeze aten.squeeze aten.flatten aten.unflatten aten.view_as".split()
+)
+"""Movements that keep the order of all entries."""
+
+_ALONG = frozenset(
+    "aten.slice aten.select aten.narrow aten.index_select aten.chunk aten.split aten.split_with_sizes aten.unbind "
+    "aten.tensor_split".split()
+)
+"""Movements along the axis ``dim``, the same at every position of the other axes."""
+
+_AXES = frozenset(
+    "aten.transpose aten.permute aten.expand aten.t aten.numpy_T aten.mT aten.movedim aten.swapaxes aten.expand_as "
+    "aten.broadcast_to".split()
+)
+"""Movements of whole axes."""
+
+
+def _separate(ctx: Pass, call: Call, x: Value, leg: Tensor, run: Callable[[Tensor], Tensor]) -> None:
+    """See :meth:`Labels.separate`; the common cases need fewer entries, or none."""
+    distinct = len(varies(leg)) < 2 or bool((leg.unique(return_counts=True)[1] == 1).all())
+    if call.name in _AXES and distinct:
+        return
+    if call.name in _ALONG and distinct:
+        axis = int(call.get("dim", 0)) % len(x.shape)
+        if leg.shape[axis] == 1:
+            return
+        full = leg
+    else:
+        full = leg.expand(x.shape)
+    full = full.contiguous()
+
+    def move_ranks(ranks: list[Tensor]) -> Tensor:
+        return on_integers(run, ranks[0])
+
+    ctx.labels.separate([full], on_integers(run, full), move_ranks)
 
 
 def moved_axis(call: Call, shape: tuple[int, ...], axis: int) -> int | None:
@@ -105,7 +148,10 @@ def concatenate(ctx: Pass, call: Call) -> Value:
                 zero = part.known is not None and bool((part.known == 0).all())
                 labels = torch.tensor(ZERO if zero else FIXED)
             arrays.append(labels.expand(part.shape).contiguous())
-        legs.append(compress(target(arrays, *rest, **extra)))
+        moved = target(arrays, *rest, **extra)
+        if _repeats(arrays):
+            ctx.labels.separate(arrays, moved, lambda ranks: target(ranks, *rest, **extra))
+        legs.append(compress(moved))
     shift: Terms = []
     for part in parts:
         for coefficient, index in ctx.shift_of(part, len(part.shape)):
@@ -114,6 +160,13 @@ def concatenate(ctx: Pass, call: Call) -> Value:
             ]
             shift.append((coefficient, compress(target(arrays, *rest, **extra))))
     return Value(call.shape, tuple(legs), shift=shift)
+
+
+def _repeats(arrays: list[Tensor]) -> bool:
+    """Whether some channel occurs in more than one part."""
+    labels = torch.cat([array.unique() for array in arrays])
+    labels = labels[labels > ZERO]
+    return len(labels.unique()) < len(labels)
 
 
 def pad(ctx: Pass, call: Call) -> Value:

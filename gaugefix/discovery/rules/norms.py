@@ -132,12 +132,14 @@ def weight_norm(ctx: Pass, call: Call) -> Value:
             ctx.labels.restrict(leg, NOTHING, "normalized by weight norm")
     for leg in g.legs:
         if varies(leg) == [axis]:
+            ctx.labels.restrict(leg, DIAGONAL, "the gain of a weight norm")
             out.append(leg)
             for row in (row for row in v.legs if varies(row) == [axis]):
                 ctx.labels.tie(row, leg)
         else:
             ctx.labels.restrict(leg, NOTHING, "weight norm over an unusual axis")
-    ctx.pin(v), ctx.pin(g)
+    ctx.pin(v)
+    ctx.pin(g)
     return Value(call.shape, tuple(out))
 
 
