@@ -167,15 +167,26 @@ class Balance:
                 return self.solve({t.parameter: tensors[t.parameter].double() for t in self.terms}, tolerance)
         if self._settled(largest, tolerance):
             return delta
-        reduced = self.squares(tensors)
-        u = torch.zeros_like(delta)
+        return self.refine(self.squares(tensors), torch.zeros_like(delta), tolerance, iterations, now)
+
+    def refine(
+        self, reduced: list[Tensor], u: Tensor, tolerance: float, iterations: int = 300, now: Moments | None = None
+    ) -> Tensor:
+        """Go on from ``u`` with the squares at hand (``now``: the moments there, if they are known)."""
+        now = self.at(reduced, u) if now is None else now
         value = float(now.norm())
         for _ in range(iterations):
-            u, now, value = self._advance(reduced, u, delta, value)
             delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
             if self._settled(float(delta.abs().max()), tolerance):
-                break
-        return u + delta
+                return u + delta
+            u, now, value = self._advance(reduced, u, delta, value)
+        return u
+
+    def replace_(self, reduced: list[Tensor], tensors: Mapping[str, Tensor]) -> None:
+        """Exchange the squares of some parameters, given at u = 0."""
+        for k, term in enumerate(self.terms):
+            if term.parameter in tensors:
+                reduced[k] = _reduce(term, _values(term, tensors).square()).to(reduced[k].dtype)
 
     def _settled(self, largest: float, tolerance: float) -> bool:
         """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one."""

@@ -48,7 +48,7 @@ def least_norm(
     remainder = -pull(base)[0]
     direction = remainder.clone()
     energy = remainder @ remainder
-    goal = 1e-26 * float(energy)
+    goal = max(1e-26 * float(energy), 1e-28 * float(size) ** 2)
     for _ in range(4 * n + 50):
         if float(energy) <= goal or float(energy) == 0.0:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,15 +75,20 @@ def act_(
     attachments = attached({name: tensors[name] for name in names}, optimizers, unknown_optimizer)
     along = attachments.along
     copies = [_copy_tensors(copy, gauge) for copy in averaged]
-    if all(is_plain_scaling(symmetry) for symmetry, _ in steps):
-        everything = [Attached(name, state[name], PARAMETER) for state in (tensors, *copies) for name in names]
-        scale_({id(item.tensor): item for item in everything + along}.values(), steps)
-    else:
-        updates = _moved(tensors, along, steps)
-        for copy in copies:
-            updates += _moved(copy, [], steps)
-        for target, new in updates:
-            target.copy_(new)
+    scalings = list(takewhile(lambda step: is_plain_scaling(step[0]), steps))
+    # Parameters that only scale are multiplied in place; those that a later step reads are computed aside first.
+    aside = {name for symmetry, _ in steps[len(scalings) :] for name in symmetry.reads}
+    updates: list[tuple[Tensor, Tensor]] = []
+    if aside:
+        for k, state in enumerate((tensors, *copies)):
+            moving = [] if k else [item for item in along if item.parameter in aside]
+            updates += _moved({name: state[name] for name in names if name in aside}, moving, steps)
+    scaled = [name for name in names if name not in aside]
+    everything = [Attached(name, state[name], PARAMETER) for state in (tensors, *copies) for name in scaled]
+    everything += [item for item in along if item.parameter not in aside]
+    scale_({id(item.tensor): item for item in everything}.values(), scalings)
+    for target, new in updates:
+        target.copy_(new)
     for item in along:
         if item.sparse_of is not None and item.sparse_of.grad is not None:
             item.sparse_of.grad = item.tensor.to_sparse(item.sparse_of.grad.sparse_dim())
@@ -112,7 +118,7 @@ def _moved(
         after = {**now, **symmetry.act(now, value)}
         attached_now = _transport(symmetry, value, along, attached_now, after)
         now = after
-        changed |= set(symmetry.parameters)
+        changed |= set(symmetry.parameters) & set(tensors)
     pairs = [(tensors[name], now[name]) for name in changed]
     return pairs + [(item.tensor, new) for item, new in zip(along, attached_now, strict=True)]
 

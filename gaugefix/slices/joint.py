@@ -1,0 +1,121 @@
+"""Minimal norm over all kinds of symmetries together: scalings, GL blocks, shifts and kernels.
+
+Kinds that share parameters alternate. Only the parameters that the other kinds read are copied; the balance of the
+scalings goes on from the squares that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from gaugefix.groups import GeneralLinear
+from gaugefix.slices.balance import Balance
+from gaugefix.slices.base import require_finite
+from gaugefix.slices.block import balance_blocks
+from gaugefix.slices.least_norm import least_norm
+from gaugefix.slices.second_moment import second_moments
+from gaugefix.symmetry import PARAMETER, GaugeGroup, LinearSymmetry, Symmetry
+
+Steps = list[tuple[str, Tensor]]
+
+
+class Joint:
+    """The joint problem of a gauge group, compiled once."""
+
+    def __init__(self, gauge: GaugeGroup) -> None:
+        self.gauge = gauge
+        self.balance = Balance(gauge)
+        self.blocks: list[LinearSymmetry] = []
+        self.affine: list[Symmetry] = []
+        for s in gauge.applied:
+            if not isinstance(s, LinearSymmetry):
+                self.affine.append(s)
+            elif isinstance(s.group, GeneralLinear):
+                self.blocks.append(s)
+        self.scalings = [s for name in self.balance.classes if isinstance(s := gauge[name], LinearSymmetry)]
+        self.names = list(dict.fromkeys(name for s in (*self.blocks, *self.affine) for name in s.reads))
+        self.scaled_names = {term.parameter for term in self.balance.terms}
+
+    def solve(self, tensors: Mapping[str, Tensor], tolerance: float, rounds: int) -> Steps:
+        """Return the steps: scalings, then blocks, then shifts and kernels."""
+        u = self.balance.solve(tensors, tolerance)
+        if not self.names:
+            return self.balance.scales(u)
+        start = {name: tensors[name].detach().double() for name in self.names}
+        require_finite(start)
+        work = self._scaled(start, u)
+        totals: dict[str, Tensor] = {}
+        squares: list[Tensor] | None = None
+        for _ in range(rounds):
+            if self._sweep(work, totals) <= tolerance:
+                break
+            if self.balance.size and self.scaled_names & set(self.names):
+                squares = self.balance.squares(tensors) if squares is None else squares
+                moved = {n: work[n] for n in self.names if n in self.scaled_names}
+                self.balance.replace_(squares, self._scaled(moved, -u))
+                new = self.balance.refine(squares, u, tolerance)
+                work = self._scaled(work, new - u)
+                u = new
+        return [*self.balance.scales(u), *totals.items(), *self._affine_steps(start, u, totals, tolerance)]
+
+    def _sweep(self, work: dict[str, Tensor], totals: dict[str, Tensor]) -> float:
+        """Solve every block and every affine symmetry once; return the largest step."""
+        largest = 0.0
+        for s in self.blocks:
+            g, size = balance_blocks(*second_moments(s, work))
+            work.update(s.act(work, g))
+            totals[s.name] = s.group.compose(g, totals[s.name]) if s.name in totals else g
+            largest = max(largest, size)
+        return max(largest, self._affine_sweep(work, []))
+
+    def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
+        largest = 0.0
+        for s in self.affine:
+            value, size = least_norm(s, work)
+            if size > 0.0:
+                work.update(s.act(work, value))
+                steps.append((s.name, value))
+            largest = max(largest, size)
+        return largest
+
+    def _affine_steps(
+        self, start: Mapping[str, Tensor], u: Tensor, totals: Mapping[str, Tensor], tolerance: float
+    ) -> Steps:
+        """The shifts and kernels once more, from where the linear part of the element leads."""
+        work = self._scaled(start, u)
+        for s in self.blocks:
+            if s.name in totals:
+                work.update(s.act(work, totals[s.name]))
+        steps: Steps = []
+        for _ in range(100):
+            if self._affine_sweep(work, steps) <= tolerance or len(self.affine) == 1:
+                break
+        return steps
+
+    def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
+        out = dict(tensors)
+        scales = dict(self.balance.scales(u)) if self.balance.size else {}
+        for s in self.scalings:
+            out.update(s.transport(out, scales[s.name], PARAMETER))
+        return out
+
+    def moment_residual(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return ‖μ‖/‖θ‖² over scalings and blocks: μ_i = in_i − out_i (live units), μ = A − B."""
+        total = torch.zeros((), dtype=torch.float64)
+        if self.balance.size:
+            now = self.balance.here(tensors)
+            alive = (now.ins > 0) & (now.outs > 0)
+            total = ((now.ins - now.outs) * alive).double().square().sum().cpu()
+        for s in self.blocks:
+            a, b = second_moments(s, tensors)
+            total = total + (a - b).square().sum().cpu()
+        names = _names((*self.scalings, *self.blocks))
+        norm = sum((tensors[name].detach().double().square().sum().cpu() for name in names), torch.zeros(()))
+        return total.sqrt() / norm if float(norm) else total
+
+
+def _names(symmetries: Iterable[LinearSymmetry]) -> set[str]:
+    return {leg.parameter for s in symmetries for leg in s.legs if not leg.buffer}
