@@ -1,5 +1,17 @@
 """Gauge metrics as functions; the torchmetrics shells are in ``gaugefix.metrics``."""
 
-from gaugefix.functional.drift import Drift, drift, log_norms
+from gaugefix.functional.drift import Drift, distances, drift, log_norms
+from gaugefix.functional.noether_charge import charge_norm, noether_charge
+from gaugefix.functional.slice_residual import slice_residual
+from gaugefix.functional.step_drift import step_drift
 
-__all__ = ["Drift", "drift", "log_norms"]
+__all__ = [
+    "Drift",
+    "charge_norm",
+    "distances",
+    "drift",
+    "log_norms",
+    "noether_charge",
+    "slice_residual",
+    "step_drift",
+]

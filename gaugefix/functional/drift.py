@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gaugefix.groups import PositiveScaling
 from gaugefix.slices import Slice, get_slice
 from gaugefix.symmetry import Element, GaugeGroup
 
@@ -25,12 +26,14 @@ class Drift:
         rms: the same per generator, total/√dimension.
         per_symmetry: rms per generator of every symmetry.
         residual: the slice's own residual (for minimal norm ‖μ‖/‖θ‖²).
+        element: g* itself.
     """
 
     total: float
     rms: float
     per_symmetry: Mapping[str, float]
     residual: float
+    element: Element = field(default=Element(()), repr=False, compare=False)
 
 
 @torch.no_grad()
@@ -58,23 +61,51 @@ def drift(model: nn.Module, gauge: GaugeGroup, slice: str | Slice = "minimal_nor
         rms=(total / dimension) ** 0.5 if dimension else 0.0,
         per_symmetry={name: (value / gauge[name].group.dimension) ** 0.5 for name, value in squares.items()},
         residual=residual,
+        element=element,
     )
 
 
 def log_norms(gauge: GaugeGroup, element: Element) -> dict[str, float]:
     """Return ‖log g‖² per symmetry (steps of one symmetry composed)."""
+    return distances(gauge, Element(()), element)
+
+
+def distances(gauge: GaugeGroup, first: Element, second: Element) -> dict[str, float]:
+    """Return ‖log(g₁⁻¹g₂)‖² per symmetry of positive dimension that occurs in either element."""
+    one, two = _composed(gauge, first), _composed(gauge, second)
+    names = list(dict.fromkeys((*one, *two)))
+    scalings = [name for name in names if isinstance(gauge[name].group, PositiveScaling)]
+    others = [name for name in names if name not in set(scalings)]
+    squares = [_between_scalings(gauge, scalings, one, two)] if scalings else []
+    for name in others:
+        group, device = gauge[name].group, (two if name in two else one)[name].device
+        identity = group.identity(device=device)
+        a, b = (side[name].to(device).double() if name in side else identity for side in (one, two))
+        squares.append(group.distance(a, b).square().reshape(1))
+    values = torch.cat([s.cpu() for s in squares]).tolist() if squares else []
+    found = dict(zip([*scalings, *others], values, strict=True))
+    return {name: found[name] for name in names}
+
+
+def _between_scalings(
+    gauge: GaugeGroup, names: Sequence[str], one: Mapping[str, Tensor], two: Mapping[str, Tensor]
+) -> Tensor:
+    """‖log λ₂ − log λ₁‖² of each, all logarithms in one call: most models have nothing but scalings."""
+    logs: Tensor | float = 0.0
+    for sign, side in ((1.0, two), (-1.0, one)):
+        if any(name in side for name in names):
+            like = next(iter(side.values()))
+            filled = [side[n] if n in side else like.new_ones(gauge[n].group.dimension) for n in names]
+            logs = logs + sign * torch.cat(filled).double().log()
+    assert isinstance(logs, Tensor)
+    return torch.stack([part.sum() for part in logs.square().split([gauge[name].group.dimension for name in names])])
+
+
+def _composed(gauge: GaugeGroup, element: Element) -> dict[str, Tensor]:
+    """One value per symmetry of positive dimension: its steps, multiplied."""
     values: dict[str, Tensor] = {}
     for name, value in element.steps:
         group = gauge[name].group
         if group.dimension:
             values[name] = group.compose(value, values[name]) if name in values else value
-    names = list(values)
-    if not names:
-        return {}
-    distances = torch.stack(
-        [
-            gauge[name].group.distance(gauge[name].group.identity(device=v.device), v.double())
-            for name, v in values.items()
-        ]
-    )
-    return dict(zip(names, distances.square().tolist(), strict=True))
+    return values

@@ -42,7 +42,8 @@ class UnitNorm(Slice):
         steps: dict[str, Tensor] = {}
         alive: Tensor | None = None
         sweep = 0
-        for sweep in range(1, self.rounds + 1):
+        for _ in range(self.rounds):
+            sweep += 1
             moved = 0.0
             if balance.size:
                 now = balance.at(squares, u.to(squares[0].dtype))

@@ -2,7 +2,7 @@
 
 from gaugefix.testing.probe import Probe, relative_change
 from gaugefix.testing.redundancy import Redundancy, fresh_inputs, randomise_, redundancy
-from gaugefix.testing.tolerance import assert_invariant, tolerance
+from gaugefix.testing.tolerance import assert_invariant, tolerance, tolerance_for
 
 __all__ = [
     "Probe",
@@ -13,4 +13,5 @@ __all__ = [
     "redundancy",
     "relative_change",
     "tolerance",
+    "tolerance_for",
 ]

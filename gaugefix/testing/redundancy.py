@@ -104,7 +104,8 @@ def _redundancy(
             ]
         )
 
-    jacobian = torch.autograd.functional.jacobian(outputs, tuple(p.detach() for p in named.values()))
+    given = tuple(p.detach() for p in named.values())
+    jacobian = torch.autograd.functional.jacobian(outputs, given)  # type: ignore[no-untyped-call]
     matrix = torch.cat([j.reshape(j.shape[0], -1) for j in jacobian], dim=1)
     used = matrix.norm(dim=0) > 1e-12 * matrix.norm(dim=0).max()
     matrix = matrix[:, used]

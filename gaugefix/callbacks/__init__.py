@@ -1,0 +1,8 @@
+"""Lightning callbacks: when to project and when to measure. What is done lives in the other rooms."""
+
+from gaugefix.callbacks.gauge_cache import use_gauge
+from gaugefix.callbacks.gauge_projection import GaugeProjection
+from gaugefix.callbacks.lightning_callback import adopt
+from gaugefix.callbacks.orbit_drift import OrbitDrift
+
+__all__ = ["GaugeProjection", "OrbitDrift", "adopt", "use_gauge"]

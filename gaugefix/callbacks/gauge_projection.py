@@ -1,0 +1,184 @@
+"""GaugeProjection: keep the parameters on a gauge slice while they train."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from gaugefix.callbacks.averaged_copies import averaged_copies
+from gaugefix.callbacks.gauge_callback import GaugeCallback
+from gaugefix.callbacks.gauge_source import Analysed
+from gaugefix.callbacks.guard import guarded_act_
+from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, did_you_mean
+from gaugefix.functional import log_norms
+from gaugefix.projection import solve
+from gaugefix.symmetry import Element
+from gaugefix.transport import Policy, act_, attached
+
+_PATIENCE = 3
+"""Projections taken back in a row after which there are no more."""
+_HISTORY = 10_000
+"""Projections that are remembered."""
+
+
+class GaugeProjection(GaugeCallback):
+    """Project the model onto a gauge slice every ``every_n_steps`` optimizer steps; its function does not change.
+
+    Gradients, optimizer states and the averaged copies of Lightning's averaging callbacks move along. Only steps that
+    changed parameters count, not accumulated batches or steps that a gradient scaler skipped. After each projection the
+    outputs on a few rows are compared with those before; if they differ by more than rounding, everything is put back.
+
+    Args:
+        slice: Where on its orbit the model should be: 'minimal_norm' or 'unit_norm'.
+        every_n_steps: Optimizer steps between two projections.
+        at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
+        dyadic: Round scale factors to powers of two, so that outputs keep every bit.
+        module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
+        name: Tells several projections of one Trainer apart.
+        unknown_optimizer: For optimizer states without a law of transport: 'error', 'reset' or 'ignore'.
+        probe: Whether to compare outputs before and after, and to take a projection back that changed them.
+
+    Attributes:
+        gauge: The gauge group; None until it is known.
+        projections: Projections made.
+        skipped: Projections left out because a parameter was not finite.
+        rolled_back: Projections taken back because an output changed.
+        invariance_error: Largest relative change of the outputs over all projections made; NaN without probe.
+        history: For each projection made: step (trainer.global_step), drift_before and drift_after (the distances
+            ‖log g*‖ to the slice), invariance_error.
+        seconds: Time spent on projections.
+        discovery_seconds: Time spent finding the gauge group.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[GaugeProjection("minimal_norm", every_n_steps=100)], accelerator="cpu",
+        ...     logger=False, enable_checkpointing=False)
+    """
+
+    def __init__(
+        self,
+        slice: str = "minimal_norm",
+        every_n_steps: int = 100,
+        at_start: bool = True,
+        dyadic: bool = False,
+        module: str | None = None,
+        name: str | None = None,
+        unknown_optimizer: Literal["error", "reset", "ignore"] = "error",
+        probe: bool = True,
+    ) -> None:
+        if unknown_optimizer not in get_args(Policy):
+            raise SettingError(
+                f"Expected a policy for unknown_optimizer, got {unknown_optimizer!r}. "
+                + did_you_mean(str(unknown_optimizer), get_args(Policy))
+            )
+        super().__init__(slice, every_n_steps, module, name, inputs_needed=probe)
+        self.at_start = at_start
+        self.dyadic = dyadic
+        self.unknown_optimizer: Policy = unknown_optimizer
+        self.probe = probe
+        self.forget()
+
+    def forget(self) -> None:
+        super().forget()
+        self.projections = self.skipped = self.rolled_back = 0
+        self.invariance_error = 0.0 if self.probe else math.nan
+        self.history: list[dict[str, float]] = []
+        self._in_a_row = 0
+        self._strange: set[str] = set()
+
+    @property
+    def acts_at_start(self) -> bool:
+        return self.at_start
+
+    def averaged_models(self, trainer: Trainer, analysed: Analysed) -> list[nn.Module]:
+        """Return the averaged copies of the analysed module; override it for an averaging of your own."""
+        copies, strange = averaged_copies(trainer, analysed)
+        for kind in set(strange) - self._strange:
+            self._strange.add(kind)
+            self.warn(
+                trainer,
+                f"Expected the averaged model of {kind} in its attribute _average_model, got none that fits. It stays "
+                "in the gauge where it is, so that the average will mix gauges: override "
+                "GaugeProjection.averaged_models, or leave one of the two callbacks out.",
+                ProjectionWarning,
+            )
+        return copies
+
+    @torch.no_grad()
+    def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
+        """Project."""
+        try:
+            element = solve(analysed.module, analysed.gauge, self.slice, self.dyadic)
+            error = self._move(trainer, analysed, element)
+        except NonFiniteError as reason:
+            if not self.skipped:
+                self.warn(trainer, f"No projection at step {trainer.global_step}: {reason}", ProjectionWarning)
+            self.skipped += 1
+            return
+        if error is None:
+            return
+        left = solve(analysed.module, analysed.gauge, self.slice)  # near the slice, where solving is cheapest
+        self.projections += 1
+        self.invariance_error = max(error, self.invariance_error)
+        entry = {"step": trainer.global_step, "drift_before": _size(analysed, element)}
+        self.history.append({**entry, "drift_after": _size(analysed, left), "invariance_error": error})
+        del self.history[:-_HISTORY]
+
+    def _move(self, trainer: Trainer, analysed: Analysed, element: Element) -> float | None:
+        """Move everything; return the change of the outputs (NaN without probe), or None if it was taken back."""
+        copies = self.averaged_models(trainer, analysed)
+        optimizers, policy = trainer.optimizers, self.unknown_optimizer
+        if not self.probe or analysed.inputs is None:
+            act_(analysed.module, analysed.gauge, element, optimizers, averaged=copies, unknown_optimizer=policy)
+            return math.nan
+        agree = trainer.strategy.reduce_boolean_decision
+        kept, error = guarded_act_(analysed, element, optimizers, copies, policy, agree)
+        self._in_a_row = 0 if kept else self._in_a_row + 1
+        if kept:
+            return error
+        self.rolled_back += 1
+        self.warn(
+            trainer,
+            f"Expected unchanged outputs for the projection at step {trainer.global_step}, got a relative change of "
+            f"{error:.1e}. It was taken back. Check the group with gaugefix.verify(model, callback.gauge, args): a "
+            "symmetry may be false for this model; or give dyadic=True, which does not round.",
+            ProjectionWarning,
+        )
+        if self._in_a_row >= _PATIENCE:
+            self.switch_off()
+            self.warn(
+                trainer,
+                f"{_PATIENCE} projections in a row were taken back: GaugeProjection is off until the next fit.",
+                ProjectionWarning,
+            )
+        return None
+
+    def look_at_first_step(self, trainer: Trainer, analysed: Analysed) -> None:
+        """Refuse an optimizer whose state cannot move now, not at the first projection hours later."""
+        attached(analysed.gauge.check(analysed.module), trainer.optimizers, self.unknown_optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "projections": self.projections,
+            "skipped": self.skipped,
+            "rolled_back": self.rolled_back,
+            "invariance_error": self.invariance_error,
+            "history": [dict(entry) for entry in self.history],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.projections = int(state_dict["projections"])
+        self.skipped = int(state_dict["skipped"])
+        self.rolled_back = int(state_dict["rolled_back"])
+        self.invariance_error = float(state_dict["invariance_error"])
+        self.history = [dict(entry) for entry in state_dict["history"]]
+
+
+def _size(analysed: Analysed, element: Element) -> float:
+    return math.sqrt(sum(log_norms(analysed.gauge, element).values()))

@@ -1,0 +1,99 @@
+"""guarded_act_: move along the orbit, look at the outputs, and take it back bit by bit if they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gaugefix.callbacks.gauge_source import Analysed
+from gaugefix.symmetry import Element, GaugeGroup
+from gaugefix.testing import Probe, relative_change, tolerance_for
+from gaugefix.transport import Policy, act_, attached
+
+
+class Snapshot:
+    """A copy of everything that an element moves: parameters, buffers, gradients, optimizer states, averaged copies.
+
+    Args:
+        model: whose parameters will move.
+        gauge: its group.
+        element: what will act.
+        optimizers: whose states will move.
+        averaged: copies that will move.
+        policy: for states without a law; under ``"reset"`` their entries are kept too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gauge: GaugeGroup,
+        element: Element,
+        optimizers: Sequence[Optimizer],
+        averaged: Sequence[nn.Module],
+        policy: Policy,
+    ) -> None:
+        names = {name for symmetry, _ in element.steps for name in gauge[symmetry].reads}
+        tensors = gauge.check(model)
+        attachments = attached({name: tensors[name] for name in names}, optimizers, policy)
+        dense = [item.tensor for item in attachments.along if item.sparse_of is None]
+        everything = [tensors[name] for name in names] + dense
+        for copy in averaged:
+            copied = gauge.check(copy)
+            everything += [copied[name] for name in names]
+        self._values = [(tensor, tensor.detach().clone()) for tensor in everything]
+        # Sparse gradients are replaced and cleared states dropped: the old objects are enough.
+        sparse = [item.sparse_of for item in attachments.along if item.sparse_of is not None]
+        self._gradients = [(parameter, parameter.grad) for parameter in sparse]
+        self._states: list[tuple[Optimizer, Tensor, Any]] = [(o, p, o.state[p]) for o, p in attachments.clear]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write everything back."""
+        for tensor, value in self._values:
+            tensor.copy_(value)
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        for optimizer, parameter, state in self._states:
+            optimizer.state[parameter] = state
+
+
+def guarded_act_(
+    analysed: Analysed,
+    element: Element,
+    optimizers: Sequence[Optimizer],
+    averaged: Sequence[nn.Module],
+    policy: Policy,
+    agree: Callable[[bool], bool],
+) -> tuple[bool, float]:
+    """Act with ``element``, unless that changes the outputs on the example inputs by more than rounding.
+
+    Args:
+        analysed: the module with its group and example inputs.
+        element: what acts.
+        optimizers: whose states move along.
+        averaged: copies that move along.
+        policy: for states without a law.
+        agree: makes one decision of those of all processes, which see different inputs.
+
+    Returns:
+        Whether the element acted, and the relative change of the outputs.
+    """
+    model, gauge, inputs = analysed.module, analysed.gauge, analysed.inputs
+    assert inputs is not None
+    probe = Probe(model, inputs.args, inputs.kwargs)
+    snapshot = Snapshot(model, gauge, element, optimizers, averaged, policy)
+    before = probe()
+    try:
+        act_(model, gauge, element, optimizers, averaged=averaged, unknown_optimizer=policy)
+        error = relative_change(before, probe())
+        kept = agree(error <= tolerance_for(model))
+    except BaseException:
+        snapshot.restore()
+        raise
+    if not kept:
+        snapshot.restore()
+    return kept, error
