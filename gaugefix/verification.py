@@ -132,7 +132,8 @@ class _Trial:
             return
         other = tuple(_double(a) for a in fresh_inputs(args, self.seed + 3, sizes.pop() + 3))
         try:
-            self._forward(other, train=False)
+            with torch.random.fork_rng():
+                self._forward(other, train=False)
         except (RuntimeError, ValueError, IndexError, AssertionError):
             return  # the model takes one batch size only
         finally:

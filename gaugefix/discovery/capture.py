@@ -34,12 +34,18 @@ class Capture:
 
     def nodes(self) -> Iterator[fx.Node]:
         """Nodes in execution order, dead ones left out."""
-        live: set[fx.Node] = set()
+        live = self._live({node for node in self.graph.nodes if node.op == "output" or _mutates(node)})
+        while True:  # in train mode a norm writes its statistics, even if nobody reads its result
+            writers = {node for node in self.graph.nodes if node not in live and live & _statistics(node)}
+            if not writers:
+                return (node for node in self.graph.nodes if node in live)
+            live = self._live(live | writers)
+
+    def _live(self, live: set[fx.Node]) -> set[fx.Node]:
         for node in reversed(self.graph.nodes):
-            if node.op == "output" or node in live or _mutates(node):
-                live.add(node)
+            if node in live:
                 live.update(node.all_input_nodes)
-        return (node for node in self.graph.nodes if node in live)
+        return live
 
 
 def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> tuple[Capture, ...]:
@@ -110,6 +116,14 @@ def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
 def _mutates(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
+def _statistics(node: fx.Node) -> set[fx.Node]:
+    """The running statistics that a norm updates in train mode."""
+    name = str(node.target)
+    if node.op != "call_function" or not ("batch_norm" in name or "instance_norm" in name):
+        return set()
+    return {argument for argument in node.args[3:5] if isinstance(argument, fx.Node)}
 
 
 @contextmanager

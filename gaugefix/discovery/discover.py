@@ -55,10 +55,10 @@ def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | 
         symmetries = _merge(exact, analysis.read(relaxed, Exactness.DROPOUT_FREE))
     if strict.batch_norms_seen:
         frozen = analysis.run(Assumptions(norms="frozen"))
-        symmetries += _only_new(symmetries, read_linear(frozen, analysis.order, Exactness.ONE_MODE))
+        symmetries += _only_new(symmetries, read_linear(frozen, analysis.order, Exactness.ONE_MODE, discrete=False))
     if strict.norms_seen:
         free = analysis.run(Assumptions(norms="scale free"))
-        symmetries += _only_new(symmetries, read_linear(free, analysis.order, Exactness.EPSILON))
+        symmetries += _only_new(symmetries, read_linear(free, analysis.order, Exactness.EPSILON, discrete=False))
     gauge = analysis.gauge(symmetries, strict)
     if not gauge.applied:
         warnings.warn(

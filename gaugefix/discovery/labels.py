@@ -53,7 +53,6 @@ class Labels:
     def join(self, a: Tensor, b: Tensor) -> Tensor:
         """Labels of a sum: both summands transform alike; where one of them is always 0, as the other does."""
         self.equal(a, b)
-        a, b = torch.broadcast_tensors(a, b)
         return torch.where(a == ZERO, b, a)
 
     def dual(self, a: Tensor, b: Tensor) -> None:
@@ -156,7 +155,7 @@ def _scramble(values: Ints) -> Ints:
     x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(2)).astype(np.int64)
+    return np.asarray((x ^ (x >> np.uint64(31))) >> np.uint64(2), np.int64)
 
 
 def _without_repeats(*arrays: Tensor) -> list[Ints]:

@@ -29,11 +29,10 @@ def read_kernels(ctx: Pass, exactness: Exactness) -> list[Symmetry]:
         found: dict[tuple[object, ...], WriterKernel | ReaderKernel] = {}
         for node, x, kind in ctx.maps:
             if node in env:
-                for kernel in (
-                    *_writer(ctx, env, blind, node, kind, exactness),
-                    *_reader(ctx, env, node, x, kind, exactness),
-                ):
-                    found[(kernel.name, *kernel.reads)] = kernel
+                kernels: list[WriterKernel | ReaderKernel] = []
+                kernels += _writer(ctx, env, blind, node, kind, exactness)
+                kernels += _reader(ctx, env, node, x, kind, exactness)
+                found.update({(kernel.name, *kernel.reads): kernel for kernel in kernels})
         traces.append(found)
     reads = [_parameters_read(env) for env in ctx.environments]
     everywhere = {key: kernel for found in traces for key, kernel in found.items()}

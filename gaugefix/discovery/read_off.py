@@ -127,8 +127,8 @@ def slots_of(ctx: Pass, order: Iterable[str]) -> list[Slot]:
     return slots
 
 
-def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[LinearSymmetry]:
-    """Return the linear symmetries of one pass."""
+def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness, discrete: bool = True) -> list[LinearSymmetry]:
+    """Return the linear symmetries of one pass (without ``discrete``, the continuous ones)."""
     found = components(ctx.labels)
     reader = Reader(slots_of(ctx, order), found, exactness)
     consumed = np.zeros(found.count, bool)
@@ -143,9 +143,8 @@ def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[L
     mixed = np.zeros(found.count, bool)
     mixed[members] = True
     symmetries += _scalings(reader, alive & ~tied & ~mixed)
-    symmetries += _products(reader, ctx.labels, alive)
-    symmetries += _permutations(reader, ctx.labels, mixed)
-    return symmetries
+    symmetries += _products(reader, ctx.labels, alive, discrete)
+    return symmetries + (_permutations(reader, ctx.labels, mixed) if discrete else [])
 
 
 def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetry], list[int]]:
@@ -162,7 +161,9 @@ def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetr
     for (selfdual, n, _), batch in batches.items():
         group: Group = Orthogonal(n, len(batch)) if selfdual else GeneralLinear(n, len(batch))
         try:
-            symmetries.append(reader.simple("rotation" if selfdual else "mixing", group, sum(batch, [])))
+            symmetries.append(
+                reader.simple("rotation" if selfdual else "mixing", group, [c for members in batch for c in members])
+            )
         except SymmetryError:
             continue  # coordinates do not occur equally often in some leg: they can still be scaled one by one
         used += [c for members in batch for c in members]
@@ -190,13 +191,13 @@ def _diagonal(kind: str, n: int) -> Group:
     return SignedScaling(n) if kind == "signed" else PositiveScaling(n)
 
 
-def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_]) -> list[LinearSymmetry]:
+def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_], discrete: bool) -> list[LinearSymmetry]:
     """Scales that are tied by products, one family per basis vector of the solutions."""
     found = reader.found
     scale = ((found.allowed & SCALE) > 0) & ~found.selfdual
     sign = (found.allowed & SIGN) > 0
     symmetries = []
-    for free, signs_only in ((scale, False), (sign, True)):
+    for free, signs_only in ((scale, False), (sign, True))[: 1 + discrete]:
         for torus in toruses(labels, found, free):
             for solution in torus.exponents.T:
                 members, powers = torus.members[:, solution != 0], solution[solution != 0]

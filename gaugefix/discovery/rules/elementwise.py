@@ -60,7 +60,7 @@ register(
     "f(−x) = −f(x)",
 )
 register(
-    "aten.softsign aten.hardshrink aten.softshrink aten.tanhshrink",
+    "aten.hardshrink aten.softshrink",
     Elementwise(ODD),
     "f(−x) = −f(x): the thresholds are symmetric",
 )
@@ -74,7 +74,7 @@ register(
 register(
     "aten.softmax aten._softmax aten.log_softmax aten._log_softmax aten.logsumexp aten.cumsum aten.norm "
     "aten.linalg_vector_norm aten.var aten.std aten.topk aten.sort aten.argmax aten.scaled_dot_product_attention "
-    "aten.cosine_similarity aten.local_response_norm",
+    "aten.cosine_similarity",
     break_all,
     "couples channels nonlinearly",
 )

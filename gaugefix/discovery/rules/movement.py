@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,9 +34,9 @@ def move(ctx: Pass, call: Call) -> Any:
     ctx._handled.add(id(x))
     results = call.node.meta.get("val")
     if call.name not in _ALIGNED:
-        for k in range(len(results)) if isinstance(results, (list, tuple)) else [None]:
-            for leg in x.legs:
-                _separate(ctx, call, x, leg, lambda array, k=k: run(array) if k is None else run(array)[k])
+        pieces = range(len(results)) if isinstance(results, (list, tuple)) else [None]
+        for k, leg in product(pieces, x.legs):
+            _separate(ctx, call, x, leg, lambda array, k=k: run(array) if k is None else run(array)[k])  # type: ignore[misc]
     if not isinstance(results, (list, tuple)):
         moved = x.moved(run, call.shape)
         axis = None if x.relation is None else moved_axis(call, x.shape, x.relation.axis)
@@ -45,26 +47,54 @@ def move(ctx: Pass, call: Call) -> Any:
 
 
 _ALIGNED = frozenset(
-    "aten.view aten.reshape aten._unsafe_view aten.unsqueeze aten.squeeze aten.flatten aten.unflatten aten.view_as".split()
+    [
+        "aten.view",
+        "aten.reshape",
+        "aten._unsafe_view",
+        "aten.unsqueeze",
+        "aten.squeeze",
+        "aten.flatten",
+        "aten.unflatten",
+        "aten.view_as",
+    ]
 )
 """Movements that keep the order of all entries."""
 
 _ALONG = frozenset(
-    "aten.slice aten.select aten.narrow aten.index_select aten.chunk aten.split aten.split_with_sizes aten.unbind "
-    "aten.tensor_split".split()
+    [
+        "aten.slice",
+        "aten.select",
+        "aten.narrow",
+        "aten.index_select",
+        "aten.chunk",
+        "aten.split",
+        "aten.split_with_sizes",
+        "aten.unbind",
+        "aten.tensor_split",
+    ]
 )
 """Movements along the axis ``dim``, the same at every position of the other axes."""
 
 _AXES = frozenset(
-    "aten.transpose aten.permute aten.expand aten.t aten.numpy_T aten.mT aten.movedim aten.swapaxes aten.expand_as "
-    "aten.broadcast_to".split()
+    [
+        "aten.transpose",
+        "aten.permute",
+        "aten.expand",
+        "aten.t",
+        "aten.numpy_T",
+        "aten.mT",
+        "aten.movedim",
+        "aten.swapaxes",
+        "aten.expand_as",
+        "aten.broadcast_to",
+    ]
 )
 """Movements of whole axes."""
 
 
 def _separate(ctx: Pass, call: Call, x: Value, leg: Tensor, run: Callable[[Tensor], Tensor]) -> None:
     """See :meth:`Labels.separate`; the common cases need fewer entries, or none."""
-    distinct = len(varies(leg)) < 2 or bool((leg.unique(return_counts=True)[1] == 1).all())
+    distinct = len(varies(leg)) < 2 or len(np.unique(leg.numpy())) == leg.numel()
     if call.name in _AXES and distinct:
         return
     if call.name in _ALONG and distinct:
@@ -164,9 +194,9 @@ def concatenate(ctx: Pass, call: Call) -> Value:
 
 def _repeats(arrays: list[Tensor]) -> bool:
     """Whether some channel occurs in more than one part."""
-    labels = torch.cat([array.unique() for array in arrays])
+    labels = np.concatenate([np.unique(array.numpy()) for array in arrays])
     labels = labels[labels > ZERO]
-    return len(labels.unique()) < len(labels)
+    return len(np.unique(labels)) < len(labels)
 
 
 def pad(ctx: Pass, call: Call) -> Value:
@@ -182,6 +212,8 @@ def pad(ctx: Pass, call: Call) -> Value:
     def run(array: Tensor) -> Tensor:
         return torch.nn.functional.pad(array, list(widths), value=fill)
 
+    for leg in x.legs:  # a negative width cuts channels off
+        _separate(ctx, call, x, leg, run)
     moved = Value(x.shape, x.legs).moved(run, call.shape)
     return moved if fill == ZERO else replace(moved, legs=tuple(without_zeros(leg) for leg in moved.legs))
 
@@ -219,7 +251,7 @@ register(
 )
 register(
     "aten.contiguous aten.clone aten.alias aten.detach aten.to aten._to_copy aten.type_as aten.lift_fresh_copy "
-    "aten.identity aten.positive aten.float aten.double",
+    "aten.positive",
     identity,
     "the value itself",
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.discovery.interpreter import Call, Pass
-from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, SCALE
+from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, POSITIVE, SCALE
 from gaugefix.discovery.rules.product import multiply_values
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
@@ -124,9 +124,11 @@ def weight_norm(ctx: Pass, call: Call) -> Value:
     v, g = call.input, call.positional[1]
     axis = int(call.get("dim", 0))
     out = []
+    gained = any(varies(leg) == [axis] for leg in g.legs)
     for leg in v.legs:
         if varies(leg) == [axis]:
-            ctx.labels.restrict(leg, SCALE, "normalized by weight norm")
+            # Rows may also be exchanged, together with their gains.
+            ctx.labels.restrict(leg, POSITIVE if gained else SCALE, "normalized by weight norm")
             ctx.labels.consume(leg)
         else:
             ctx.labels.restrict(leg, NOTHING, "normalized by weight norm")
