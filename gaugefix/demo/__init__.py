@@ -1,0 +1,1 @@
+"""What the recipes and ``gaugefix demo`` share: data, small networks, result files. Importing it imports nothing."""

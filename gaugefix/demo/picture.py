@@ -1,0 +1,72 @@
+"""The picture of a demo: loss above, orbit drift below, on the same steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gaugefix.demo.extras import require
+
+# Okabe and Ito's palette, which colour-blind people can tell apart; the baseline is grey and dashed everywhere.
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "baseline": {"color": "#7f7f7f", "linestyle": "--"},
+    "minimal_norm": {"color": "#0072b2", "linestyle": "-"},
+}
+
+
+def read_series(path: Path, key: str) -> tuple[list[int], list[float]]:
+    """Return steps and values of one metric in a metrics.jsonl; rows without it are left out."""
+    with path.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    found = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def drift_series(path: Path) -> tuple[list[int], list[float]]:
+    """Return the orbit drift at each measurement, and before and after each projection, in this order within a step."""
+    order = ("gauge/drift_before", "gauge/drift_after", "gauge/drift")
+    points = sorted(
+        (step, rank, value)
+        for rank, key in enumerate(order)
+        for step, value in zip(*read_series(path, key), strict=True)
+    )
+    return [step for step, _, _ in points], [value for _, _, value in points]
+
+
+def draw(directory: Path, methods: list[str], title: str) -> Path:
+    """Draw the runs in ``directory/<method>/metrics.jsonl`` and return the path of the picture.
+
+    Args:
+        directory: of the demo.
+        methods: names of the runs, baseline first.
+        title: one line above the panels.
+    """
+    require("matplotlib", "the picture of the demo")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)  # draws to a file without a display, whatever backend is set
+    losses, drifts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for method in methods:
+        path = directory / method / "metrics.jsonl"
+        style = STYLES.get(method, {})
+        name = method.replace("_", " ")
+        losses.plot(*read_series(path, "val/loss"), label=f"{name}, validation", linewidth=1.8, **style)
+        losses.plot(*read_series(path, "train/loss"), label=f"{name}, training", linewidth=0.7, alpha=0.7, **style)
+        drifts.plot(*drift_series(path), label=name, linewidth=1.6, **style)
+        steps, values = read_series(path, "gauge/drift_after")
+        drifts.plot(steps, values, "o", markersize=4, color="#d55e00", label="after a projection" if steps else None)
+    figure.suptitle(title, fontsize=11)
+    losses.set(yscale="log", ylabel="loss")
+    drifts.set(yscale="log", ylabel="orbit drift  ‖log g*‖", xlabel="optimizer step")
+    losses.legend(frameon=False, ncols=2, fontsize=9)
+    drifts.legend(frameon=False, ncols=3, fontsize=9)
+    for axes in (losses, drifts):
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    picture = directory / "picture.png"
+    figure.savefig(picture, dpi=130, metadata={"Software": None})
+    return picture

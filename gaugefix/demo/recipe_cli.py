@@ -1,0 +1,153 @@
+"""LightningCLI as every recipe uses it: a directory for each run, plain result files, W&B by a flag."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from gaugefix.callbacks import GaugeProjection
+from gaugefix.demo.jsonl_logger import JsonlLogger
+from gaugefix.demo.quiet import quiet
+from gaugefix.demo.run_directory import new_run_directory
+from gaugefix.demo.run_summary import RunSummary
+from gaugefix.demo.run_table import print_runs
+from gaugefix.demo.wandb_sink import wandb_logger
+
+RUN_DIRECTORY = "GAUGEFIX_RUN_DIRECTORY"  # tells the processes that Lightning starts for other devices
+
+
+class RecipeCLI(LightningCLI):
+    """Runs in ``<out>/<recipe>/<time>-<method>-s<seed>/``, and prints that path last.
+
+    The directory holds config.yaml, metrics.jsonl, summary.json and checkpoints/. The method is read off the
+    configuration: the slice of a GaugeProjection, weight_decay, or baseline.
+
+    Args:
+        recipe: its name.
+        model_class: base class of the models that can be chosen.
+        datamodule_class: the data.
+        args: command line, for tests; ``sys.argv`` by default.
+    """
+
+    def __init__(
+        self,
+        recipe: str,
+        model_class: type[LightningModule],
+        datamodule_class: type[LightningDataModule],
+        args: list[str] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.directory = Path()
+        quiet()
+        super().__init__(
+            model_class,
+            datamodule_class,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str, default="runs", help="Directory for the results of all recipes.")
+        parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads that torch uses.")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["disabled", "offline", "online"],
+            default="disabled",
+            help="Send the results to Weights & Biases too. offline needs no account; upload later by 'wandb sync'.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set the number of threads before anything is computed."""
+        torch.set_num_threads(self._get(self.config, "threads"))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        chosen = self._get(self.config_init, "trainer")
+        callbacks: list[Callback] = as_list(chosen.get("callbacks"))
+        if self.subcommand != "fit" or chosen.get("fast_dev_run"):
+            return super().instantiate_trainer(**kwargs)
+        settings = self.settings(callbacks)
+        name = f"{settings['method']}-s{settings['seed']}"
+        out = self._get(self.config, "out")
+        self.directory = run_directory(Path(out) / self.recipe, name)
+        loggers: list[Logger] = [JsonlLogger(self.directory)]
+        mode = self._get(self.config, "wandb")
+        if mode != "disabled":
+            group = f"{self.recipe}/{settings['method']}"
+            loggers.append(wandb_logger(mode, self.directory, name=name, group=group))
+        given = chosen.get("logger")
+        loggers += [] if given is None or isinstance(given, bool) else as_list(given)
+        saving = chosen.get("enable_checkpointing") is not False
+        if saving and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            best = ModelCheckpoint(
+                self.directory / "checkpoints", "best", monitor="val/acc", mode="max", save_last=True
+            )
+            callbacks.append(best)
+        if chosen.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            theme = RichProgressBarTheme(metrics_format=".3g")  # a drift of 2e-6 is not 0.000
+            callbacks.append(RichProgressBar(theme=theme))
+        callbacks.append(RunSummary(settings))
+        return super().instantiate_trainer(
+            **{"logger": loggers, "callbacks": callbacks, "default_root_dir": str(self.directory), **kwargs}
+        )
+
+    def settings(self, callbacks: list[Callback]) -> dict[str, Any]:
+        """Return what is run as flat keys."""
+        model = self.model
+        projection = next((c for c in callbacks if isinstance(c, GaugeProjection)), None)
+        decay = float(getattr(model, "weight_decay", 0.0))
+        parts = ([projection.slice] if projection else []) + (["weight_decay"] if decay else [])
+        return {
+            "recipe": self.recipe,
+            "method": getattr(model, "method_prefix", "") + ("+".join(parts) or "baseline"),
+            "model": type(model).__name__,
+            "slice": projection.slice if projection else None,
+            "regularizer": "weight_decay" if decay else None,
+            "strength": decay or None,
+            "seed": self._get(self.config, "seed_everything"),
+            "lr": getattr(model, "lr", None),
+        }
+
+    def after_fit(self) -> None:
+        """Print the headline numbers, and the path last."""
+        self.report()
+
+    @rank_zero_only
+    def report(self) -> None:
+        """Print the headline numbers, and the path last."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            print("fast_dev_run: nothing was written.")
+            return
+        summary = next(c for c in self.trainer.callbacks if isinstance(c, RunSummary))  # type: ignore[attr-defined]
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # now, and not behind the last line
+        print_runs({summary.settings["method"]: summary.values})
+        print(self.directory)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list of what a configuration gives as one, several or none."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def run_directory(parent: Path, name: str) -> Path:
+    """Make a directory in the first process; take the same one in those that Lightning starts for other devices."""
+    if int(os.environ.get("LOCAL_RANK", "0")) and RUN_DIRECTORY in os.environ:
+        return Path(os.environ[RUN_DIRECTORY])
+    path = new_run_directory(parent, name)
+    os.environ[RUN_DIRECTORY] = str(path)
+    return path

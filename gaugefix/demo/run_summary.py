@@ -1,0 +1,145 @@
+"""The numbers at the end of a run, under the same names for every recipe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+from torch import Tensor
+
+from gaugefix.callbacks import GaugeProjection, OrbitDrift
+from gaugefix.demo.jsonl_logger import JsonlLogger
+
+
+class RunSummary(Callback):
+    """Writes ``val_acc_best``, ``gauge_drift_final``, ``overhead_pct`` and so on to the summary of every logger.
+
+    ``overhead_pct`` is 100 · s / (t − s) with s the seconds spent in gaugefix's callbacks and t the seconds spent
+    in training, validation left out; discovery, which happens once before, is ``discovery_seconds``. Training stops
+    when the loss is not finite; ``diverged`` then says so.
+
+    Args:
+        settings: what was run, as flat keys: recipe, method, slice, regularizer, strength, seed, lr and others.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+        self.values: dict[str, Any] = {}
+        self._best = math.nan
+        self._loss: Tensor | None = None
+        self._diverged = False
+        self._residual_max = math.nan
+        self._last_drift: object = None
+        self._logged: dict[str, int] = {}
+        self._started = self._validation_started = 0.0
+        self._validation = 0.0
+        self._spent_earlier = self._spent_at_start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.settings)
+        # A resumed run brings the history and the seconds of the runs before.
+        for callback in gauge_callbacks(trainer, GaugeProjection):
+            self._logged[callback.state_key] = len(callback.history)
+        self._spent_earlier = seconds_spent(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log_projections(trainer)
+        self._spent_at_start = seconds_spent(trainer) - self._spent_earlier
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._loss = outputs["loss"].detach()
+        self._log_projections(trainer)
+        for drift in gauge_callbacks(trainer, OrbitDrift):
+            if drift.last is not None and drift.last is not self._last_drift:
+                self._last_drift = drift.last
+                self._residual_max = greater(self._residual_max, drift.last.residual)
+        if not math.isfinite(float(self._loss)):
+            self._diverged = True
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            self._validation += time.perf_counter() - self._validation_started
+            self._best = greater(self._best, float(trainer.callback_metrics.get("val/acc", math.nan)))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._started and not self.values:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        self.values = self._measure(trainer, time.perf_counter() - self._started + self._spent_at_start)
+        for logger in trainer.loggers:
+            write_summary(logger, self.values)
+
+    def _log_projections(self, trainer: Trainer) -> None:
+        """Write what the projections since the last call did, one line each."""
+        for callback in gauge_callbacks(trainer, GaugeProjection):
+            for entry in callback.history[self._logged.get(callback.state_key, 0) :]:
+                row = {f"gauge/{key}": value for key, value in entry.items() if key != "step"}
+                for logger in trainer.loggers:
+                    logger.log_metrics(row, step=int(entry["step"]))
+            self._logged[callback.state_key] = len(callback.history)
+
+    def _measure(self, trainer: Trainer, seconds: float) -> dict[str, Any]:
+        drifts, projections = gauge_callbacks(trainer, OrbitDrift), gauge_callbacks(trainer, GaugeProjection)
+        last = next((c.last for c in drifts if c.last is not None), None)
+        spent = seconds_spent(trainer) - self._spent_earlier
+        discovery = sum(c.discovery_seconds for c in [*drifts, *projections])
+        training = seconds - self._validation
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return {
+            "steps": trainer.global_step,
+            "seconds": seconds,
+            "val_acc_best": self._best,
+            "val_acc_final": metrics.get("val/acc"),
+            "val_loss_final": metrics.get("val/loss"),
+            "train_loss_final": None if self._loss is None else float(self._loss),
+            "gauge_drift_final": None if last is None else last.total,
+            "gauge_residual_final": None if last is None else last.residual,
+            "gauge_residual_max": self._residual_max,
+            "invariance_error_max": max((c.invariance_error for c in projections), default=None),
+            "projections": sum(c.projections for c in projections),
+            "projection_seconds": sum(c.seconds for c in projections),
+            "drift_seconds": sum(c.seconds for c in drifts),
+            "discovery_seconds": discovery,
+            "overhead_pct": 100 * spent / (training - spent) if training > spent else None,
+            "diverged": self._diverged,
+        }
+
+
+def gauge_callbacks(trainer: Trainer, kind: type[Any]) -> list[Any]:
+    """Return the callbacks of one kind, in order."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def seconds_spent(trainer: Trainer) -> float:
+    """Return the seconds that gaugefix's callbacks have spent so far."""
+    callbacks = [*gauge_callbacks(trainer, OrbitDrift), *gauge_callbacks(trainer, GaugeProjection)]
+    return sum((callback.seconds for callback in callbacks), 0.0)
+
+
+def greater(a: float, b: float) -> float:
+    """Return the greater number, NaN counting as none."""
+    return b if math.isnan(a) or b > a else a
+
+
+def write_summary(logger: Logger, values: Mapping[str, Any]) -> None:
+    """Write headline numbers to a logger that keeps a summary: ours, or that of W&B."""
+    if isinstance(logger, JsonlLogger):
+        logger.log_summary(values)
+    elif isinstance(logger, WandbLogger):
+        logger.experiment.summary.update(dict(values))

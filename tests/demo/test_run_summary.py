@@ -1,0 +1,85 @@
+"""What a run reports at its end, also when it does not reach it."""
+
+import json
+
+import pytest
+from lightning.pytorch import Callback, Trainer
+
+from gaugefix.callbacks import GaugeProjection, OrbitDrift
+from gaugefix.demo.digits import DigitsData
+from gaugefix.demo.jsonl_logger import JsonlLogger
+from gaugefix.demo.mlp import MLP
+from gaugefix.demo.run_summary import RunSummary, greater
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        raise RuntimeError("the power is gone")
+
+
+def fit(directory, *more, **settings):
+    callbacks = [
+        GaugeProjection("minimal_norm", every_n_steps=5),
+        OrbitDrift(every_n_steps=5),
+        RunSummary({"recipe": "test", "seed": 1}),
+        *more,
+    ]
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=JsonlLogger(directory),
+        callbacks=callbacks,
+        limit_train_batches=12,
+        log_every_n_steps=4,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+    trainer.fit(MLP(widths=(8,)), datamodule=DigitsData())
+    return trainer
+
+
+def read(directory):
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((directory / "summary.json").read_text()), rows
+
+
+def test_summary_agrees_with_the_callbacks_and_the_lines(tmp_path):
+    trainer = fit(tmp_path, max_epochs=2)
+    projection, drift, *_ = trainer.callbacks
+    summary, rows = read(tmp_path)
+    assert summary["projections"] == projection.projections == 1 + 24 // 5
+    assert summary["invariance_error_max"] == projection.invariance_error
+    assert summary["gauge_drift_final"] == drift.last.total
+    assert summary["gauge_residual_max"] == max(row["gauge/residual"] for row in rows if "gauge/residual" in row)
+    assert summary["val_acc_best"] == max(row["val/acc"] for row in rows if "val/acc" in row)
+    made = [(row["step"], row["gauge/drift_after"]) for row in rows if "gauge/drift_after" in row]
+    assert made == [(entry["step"], entry["drift_after"]) for entry in projection.history]
+    assert [step for step, _ in made] == [0, 5, 10, 15, 20]
+
+
+def test_overhead_is_the_share_of_the_callbacks(tmp_path):
+    trainer = fit(tmp_path, max_epochs=2)
+    projection, drift, *_ = trainer.callbacks
+    summary, _ = read(tmp_path)
+    assert summary["projection_seconds"] == projection.seconds
+    assert summary["drift_seconds"] == drift.seconds
+    spent = projection.seconds + drift.seconds
+    # Validation is part of the seconds and not of the share, so this is a lower bound.
+    assert summary["overhead_pct"] >= 100 * spent / (summary["seconds"] - spent)
+
+
+def test_a_run_that_breaks_leaves_its_numbers(tmp_path):
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        fit(tmp_path, Stop(), max_epochs=1)
+    summary, _ = read(tmp_path)
+    assert (summary["status"], summary["steps"], summary["recipe"]) == ("failed", 1, "test")
+    assert summary["train_loss_final"] > 0
+
+
+def test_nan_counts_as_no_number():
+    nan = float("nan")
+    assert greater(nan, 1.0) == 1.0
+    assert greater(1.0, nan) == 1.0
+    assert greater(1.0, 2.0) == greater(2.0, 1.0) == 2.0

@@ -1,0 +1,178 @@
+"""Every configuration of the recipe runs, and writes what it promises."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from gaugefix.demo.mlp import MLP
+from recipes.feedforward import main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs" / "feedforward").glob("*.yaml"))
+# Two epochs of 12 steps.
+SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=12", "--trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """seed_everything and the run directory leave variables behind."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "GAUGEFIX_RUN_DIRECTORY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def fit(config: Path, out: Path, *more: str) -> Path:
+    return main(["fit", "--config", str(config), "--out", str(out), *SHORT, *more]).directory
+
+
+def read(directory: Path) -> tuple[dict, list[dict]]:
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((directory / "summary.json").read_text()), rows
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def config_named(name: str) -> Path:
+    return ROOT / "configs" / "feedforward" / f"{name}.yaml"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_short_run_of_every_configuration(config, tmp_path, capsys):
+    directory = fit(config, tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == str(directory)
+    assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{config.stem}-s0", directory.name)
+    assert directory.parent == tmp_path / "feedforward"
+    assert sorted(p.name for p in directory.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "summary.json",
+    ]
+    assert sorted(p.name for p in (directory / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+    summary, rows = read(directory)
+    assert (summary["recipe"], summary["method"], summary["seed"]) == ("feedforward", config.stem, 0)
+    assert 0 < summary["val_acc_best"] <= 1
+    assert summary["train_loss_final"] > 0
+    assert summary["gauge_drift_final"] >= 0
+    assert summary["gauge_residual_max"] >= 0
+    assert summary["seconds"] > 0
+    assert summary["overhead_pct"] > 0
+    assert summary["diverged"] is False
+    assert (summary["slice"] is None) == (summary["invariance_error_max"] is None)
+    if summary["slice"]:
+        assert summary["invariance_error_max"] <= 2.9e-6
+        assert summary["projections"] == 1  # at the start
+    assert [row["step"] for row in rows if "train/loss" in row] == [9, 19]
+    assert [row for row in rows if "gauge/drift" in row]
+
+    saved = yaml.safe_load((directory / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["lr"] == summary["lr"]
+    again = main(["fit", "--config", str(directory / "config.yaml")]).directory
+    assert read(again)[0]["train_loss_final"] == summary["train_loss_final"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configuration_has_its_launch_line_on_top_and_a_comment_on_every_key(config):
+    lines = config.read_text().splitlines()
+    assert lines[0] == f"# python recipes/feedforward.py fit --config configs/feedforward/{config.name}"
+    assert re.match(r"# Expected: val_acc_best [01]\.\d+.*; about \d+ s on two cores\.$", lines[3])
+    keyed = [k for k, line in enumerate(lines) if re.match(r"\s*(- )?\w+: *\S", line) and not line.startswith("#")]
+    assert len(keyed) > 15
+    assert not [lines[k] for k in keyed if not lines[k - 1].lstrip().startswith("#")]
+
+
+def test_launch_line_works_as_printed(tmp_path):
+    launch = config_named("minimal_norm").read_text().splitlines()[0].removeprefix("# python ")
+    more = ["--model.lr", "0.03", "--out", str(tmp_path), "--trainer.max_epochs=1", "--trainer.limit_train_batches=12"]
+    done = subprocess.run(
+        [sys.executable, *shlex.split(launch), *more], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    directory = Path(done.stdout.splitlines()[-1])
+    assert directory.is_relative_to(tmp_path)
+    assert read(directory)[0]["lr"] == 0.03
+
+
+def test_two_runs_with_one_name_do_not_clash(tmp_path):
+    first = fit(config_named("baseline"), tmp_path)
+    second = fit(config_named("baseline"), tmp_path)
+    assert first != second
+    assert read(first)[1] == read(second)[1]  # and the same seed gives the same run
+
+
+def test_callbacks_of_the_command_line_name_the_method(tmp_path):
+    more = ["--trainer.callbacks+=gaugefix.GaugeProjection", "--trainer.callbacks.slice=unit_norm"]
+    directory = fit(config_named("weight_decay"), tmp_path, *more, "--seed_everything", "7")
+    summary, _ = read(directory)
+    assert directory.name.endswith("-unit_norm+weight_decay-s7")
+    assert (summary["slice"], summary["regularizer"], summary["strength"]) == ("unit_norm", "weight_decay", 0.001)
+
+
+def test_checkpoint_loads_into_the_model(tmp_path):
+    directory = fit(config_named("minimal_norm"), tmp_path)
+    model = MLP.load_from_checkpoint(directory / "checkpoints" / "last.ckpt", weights_only=True)
+    assert model.hparams["widths"] == [256, 256, 256, 256]
+    assert torch.isfinite(model(model.example_input_array)).all()
+
+
+def test_divergence_stops_the_run_and_is_reported(tmp_path):
+    directory = fit(config_named("baseline"), tmp_path, "--model.lr", "1e30")
+    summary, _ = read(directory)
+    assert summary["diverged"] is True
+    assert summary["steps"] < 24
+    assert summary["train_loss_final"] is None
+
+
+def test_fast_dev_run_writes_nothing(tmp_path, capsys):
+    fit(config_named("minimal_norm"), tmp_path, "--trainer.fast_dev_run", "true")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out.splitlines()[-1] == "fast_dev_run: nothing was written."
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_wandb_without_an_account_writes_offline_and_says_so(mode, tmp_path):
+    pytest.importorskip("wandb")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "recipes/feedforward.py", "fit", "--config", str(config_named("baseline"))]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--wandb", mode, *SHORT],
+        cwd=ROOT,
+        env={**environment, "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "W&B: offline. To upload this run later: wandb sync " in done.stdout
+    assert ("No API key configured" in done.stdout) == (mode == "online")
+    directory = Path(done.stdout.splitlines()[-1])
+    assert list(directory.glob("wandb/offline-run-*/*.wandb"))
+    assert read(directory)[0]["status"] == "success"
+
+
+def test_a_misspelt_option_is_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "--config", str(config_named("minimal_norm")), "--model.learning_rate", "1"])
+    assert caught.value.code == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_a_resumed_run_counts_from_where_it_was(tmp_path):
+    first = fit(config_named("minimal_norm"), tmp_path)
+    more = ["--ckpt_path", str(first / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=3"]
+    second = fit(config_named("minimal_norm"), tmp_path, *more)
+    summary, rows = read(second)
+    assert summary["steps"] == 36
+    assert [row["step"] for row in rows if "train/loss" in row] == [29]
+    assert not [row for row in rows if "gauge/drift_before" in row]  # the projection at the start was the first run's
+    assert summary["projections"] == 1
