@@ -1,0 +1,115 @@
+"""Benchmarks: ``pytest tests/benchmarks --benchmark-only -s``. Ratios are printed and kept in ``extra_info``.
+
+The floor is one foreach norm pass plus one foreach scale pass over the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.benchmarks.models import ResNet18, mlp
+from tests.benchmarks.ratio import paired
+from torch import nn
+
+import gaugefix
+from gaugefix.slices import MinimalNorm
+from gaugefix.symmetry import Element
+
+NETS: dict[str, tuple[Callable[[], nn.Module], torch.Size]] = {
+    "mlp": (mlp, torch.Size((2, 784))),
+    "resnet18": (ResNet18, torch.Size((2, 3, 64, 64))),
+}
+
+
+class Case:
+    """A net on its slice, with the two reference passes."""
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        make, shape = NETS[name]
+        self.model = make().eval()
+        self.args = (torch.randn(shape),)
+        self.gauge = gaugefix.discover(self.model, self.args)
+        names = {n for s in self.gauge.applied for n in s.parameters}
+        parameters = dict(self.model.named_parameters())
+        self.tensors = [parameters[n].detach() for n in names if n in parameters]
+        self.slice = MinimalNorm()
+        gaugefix.project_(self.model, self.gauge, self.slice)
+
+    def floor(self) -> None:
+        torch._foreach_norm(self.tensors)
+        torch._foreach_mul_(self.tensors, 1.0)
+
+    def scramble(self, scale: float) -> Element:
+        element = self.gauge.random(scale, seed=1)
+        gaugefix.act_(self.model, self.gauge, element)
+        return element
+
+    def project(self) -> None:
+        gaugefix.project_(self.model, self.gauge, self.slice)
+
+
+@pytest.fixture(params=list(NETS))
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+def report(benchmark, **ratios: float) -> None:
+    benchmark.extra_info.update(ratios)
+    print("  ".join(f"{name} {value:.2f}" for name, value in ratios.items()))  # noqa: T201 - the figures are the result
+
+
+def test_warm_projection(benchmark, case: Case) -> None:
+    """Near the slice: measure, solve, and move by the little that is left."""
+    parameters = [p for p in case.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=1e-12, momentum=0.9)
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    nudge = gaugefix.Element(
+        tuple((n, v**0.002) for n, v in case.gauge.random(0.05, 2).steps if case.gauge[n].group.symbol.startswith("R+"))
+    )
+
+    def project_from_nearby() -> None:
+        gaugefix.act_(case.model, case.gauge, nudge)
+        case.project()
+
+    def act_only() -> None:
+        gaugefix.act_(case.model, case.gauge, nudge)
+
+    for p in parameters:
+        p.grad = None
+    moved = paired(project_from_nearby, case.floor) - paired(act_only, case.floor)
+    idle = paired(case.project, case.floor)
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    to_step = paired(case.project, optimizer.step)
+    benchmark.pedantic(case.project, rounds=20, warmup_rounds=3)
+    report(benchmark, to_floor=idle, to_floor_with_a_move=moved, to_sgd_step=to_step)
+
+
+def test_cold_projection(benchmark, case: Case) -> None:
+    """From per-unit log-std 1 to max |log λ| < 1e-3."""
+    case.scramble(1.0)
+    loose = MinimalNorm(tolerance=1e-3)
+    solve = lambda: loose.solve(case.gauge, case.gauge.check(case.model))  # noqa: E731 - a thunk to time
+    ratio = paired(solve, case.floor, rounds=20)
+    benchmark.pedantic(solve, rounds=10, warmup_rounds=2)
+    report(benchmark, to_floor=ratio)
+
+
+def test_discovery(benchmark, case: Case) -> None:
+    """Against the export that it contains."""
+    export = lambda: torch.export.export(case.model, case.args, strict=False)  # noqa: E731 - a thunk to time
+    ratio = paired(lambda: gaugefix.discover(case.model, case.args), export, rounds=5, warmup=1)
+    benchmark.pedantic(lambda: gaugefix.discover(case.model, case.args), rounds=3, warmup_rounds=1)
+    report(benchmark, to_export=ratio)
+
+
+def test_drift(benchmark, case: Case) -> None:
+    """A measurement of orbit drift."""
+    ratio = paired(lambda: gaugefix.drift(case.model, case.gauge, case.slice), case.floor)
+    benchmark.pedantic(lambda: gaugefix.drift(case.model, case.gauge, case.slice), rounds=20, warmup_rounds=3)
+    report(benchmark, to_floor=ratio)
