@@ -57,6 +57,10 @@ class NoEffectWarning(UserWarning):
     """gaugefix found nothing to do."""
 
 
+class ConvergenceWarning(UserWarning):
+    """An iteration stopped at its limit, closer to its goal but not there."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return ``"Did you mean 'x'? "`` for a near miss, and the list of all options."""
     known = sorted(options)

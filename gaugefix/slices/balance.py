@@ -22,9 +22,6 @@ from gaugefix.slices.base import require_finite
 from gaugefix.slices.rank_one import Coupling, newton_step
 from gaugefix.symmetry import GaugeGroup, Leg, LinearSymmetry
 
-_CONTRACTION = 0.1
-"""What a step leaves of the distance near the solution, at most, where the rank-one model holds."""
-
 
 @dataclass(frozen=True, eq=False)
 class Seat:
@@ -160,12 +157,12 @@ class Balance:
             return torch.zeros(0)
         now = self.here(tensors)
         delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
-        largest = float(delta.abs().max())
+        largest = float(delta.abs().max() + 0.0 * (now.ins + now.outs).sum())  # NaN if any moment is not finite
         if not largest < 80.0:  # NaN, or squares that overflowed
             require_finite({term.parameter: tensors[term.parameter] for term in self.terms})
             if now.ins.dtype != torch.float64:
                 return self.solve({t.parameter: tensors[t.parameter].double() for t in self.terms}, tolerance)
-        if self._settled(largest, tolerance):
+        if self._settled(largest, self.coupling.contraction, tolerance):
             return delta
         return self.refine(self.squares(tensors), torch.zeros_like(delta), tolerance, iterations, now)
 
@@ -175,11 +172,14 @@ class Balance:
         """Go on from ``u`` with the squares at hand (``now``: the moments there, if they are known)."""
         now = self.at(reduced, u) if now is None else now
         value = float(now.norm())
+        before = float("inf")
         for _ in range(iterations):
             delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
-            if self._settled(float(delta.abs().max()), tolerance):
+            largest = float(delta.abs().max())
+            if self._settled(largest, max(self.coupling.contraction, largest / before), tolerance):
                 return u + delta
             u, now, value = self._advance(reduced, u, delta, value)
+            before = largest
         return u
 
     def replace_(self, reduced: list[Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -188,9 +188,13 @@ class Balance:
             if term.parameter in tensors:
                 reduced[k] = _reduce(term, _values(term, tensors).square()).to(reduced[k].dtype)
 
-    def _settled(self, largest: float, tolerance: float) -> bool:
-        """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one."""
-        return largest * (_CONTRACTION if self.coupling.faithful else 1.0) <= tolerance
+    def _settled(self, largest: float, contraction: float, tolerance: float) -> bool:
+        """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one.
+
+        Steps that shrink by a factor c leave c/(1 − c) of the last one.
+        """
+        c = min(contraction, 0.9)
+        return largest * c / (1.0 - c) <= tolerance
 
     def _advance(self, reduced: list[Tensor], u: Tensor, delta: Tensor, value: float) -> tuple[Tensor, Moments, float]:
         """Take the step, halved until Φ does not grow (up to rounding)."""

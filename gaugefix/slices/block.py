@@ -34,5 +34,6 @@ def balance_blocks(a: Tensor, b: Tensor, floor: float = 1e-12) -> tuple[Tensor, 
 
 
 def _condition(a: Tensor) -> Tensor:
-    values = torch.linalg.eigvalsh(a)
-    return values[:, 0] / values[:, -1].clamp_min(1e-300)
+    values: Tensor = torch.linalg.eigvalsh(a)
+    ratio: Tensor = values[:, 0] / values[:, -1].clamp_min(1e-300)
+    return ratio

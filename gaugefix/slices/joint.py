@@ -6,12 +6,15 @@ scalings goes on from the squares that it has.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from gaugefix.errors import ConvergenceWarning
 from gaugefix.groups import GeneralLinear
+from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.block import balance_blocks
@@ -46,20 +49,45 @@ class Joint:
             return self.balance.scales(u)
         start = {name: tensors[name].detach().double() for name in self.names}
         require_finite(start)
+        steps, moved, left = self._others(start, u, tolerance)
+        shared = [name for name in self.names if name in self.scaled_names]
+        if not self.balance.size or not shared or left <= tolerance:
+            return [*self.balance.scales(u), *steps]
+        squares = self.balance.squares(tensors)
+        mixer = AndersonMixer()
+        for _ in range(rounds):
+            self.balance.replace_(squares, self._scaled({name: moved[name] for name in shared}, -u))
+            better = self.balance.refine(squares, u, 0.1 * tolerance)
+            change = float((better - u).abs().max())
+            u = mixer.next(u, better)
+            steps, moved, _ = self._others(start, u, tolerance)
+            if change <= tolerance:
+                return [*self.balance.scales(u), *steps]
+        warnings.warn(
+            f"Expected the minimal-norm slice within {rounds} rounds, still moving by |log λ| = {change:.1e} "
+            f"(tolerance {tolerance:.1e}). The element leads closer to it, not onto it: raise MinimalNorm(rounds=...).",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+        return [*self.balance.scales(u), *steps]
+
+    def _others(
+        self, start: Mapping[str, Tensor], u: Tensor, tolerance: float
+    ) -> tuple[Steps, dict[str, Tensor], float]:
+        """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved."""
         work = self._scaled(start, u)
         totals: dict[str, Tensor] = {}
-        squares: list[Tensor] | None = None
-        for _ in range(rounds):
-            if self._sweep(work, totals) <= tolerance:
+        first = None
+        for _ in range(100):
+            size = self._sweep(work, totals)
+            first = size if first is None else first
+            if size <= 0.1 * tolerance or len(self.blocks) + len(self.affine) == 1:
                 break
-            if self.balance.size and self.scaled_names & set(self.names):
-                squares = self.balance.squares(tensors) if squares is None else squares
-                moved = {n: work[n] for n in self.names if n in self.scaled_names}
-                self.balance.replace_(squares, self._scaled(moved, -u))
-                new = self.balance.refine(squares, u, tolerance)
-                work = self._scaled(work, new - u)
-                u = new
-        return [*self.balance.scales(u), *totals.items(), *self._affine_steps(start, u, totals, tolerance)]
+        work = self._scaled(start, u)
+        for name, value in totals.items():
+            work.update(self.gauge[name].act(work, value))
+        steps = [*totals.items(), *self._affine_steps(work, tolerance)]
+        return steps, work, first or 0.0
 
     def _sweep(self, work: dict[str, Tensor], totals: dict[str, Tensor]) -> float:
         """Solve every block and every affine symmetry once; return the largest step."""
@@ -81,17 +109,11 @@ class Joint:
             largest = max(largest, size)
         return largest
 
-    def _affine_steps(
-        self, start: Mapping[str, Tensor], u: Tensor, totals: Mapping[str, Tensor], tolerance: float
-    ) -> Steps:
+    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> Steps:
         """The shifts and kernels once more, from where the linear part of the element leads."""
-        work = self._scaled(start, u)
-        for s in self.blocks:
-            if s.name in totals:
-                work.update(s.act(work, totals[s.name]))
         steps: Steps = []
         for _ in range(100):
-            if self._affine_sweep(work, steps) <= tolerance or len(self.affine) == 1:
+            if self._affine_sweep(work, steps) <= 0.1 * tolerance or len(self.affine) == 1:
                 break
         return steps
 

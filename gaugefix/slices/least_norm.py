@@ -34,7 +34,7 @@ def least_norm(
         new = symmetry.act(read, v)
         return tuple(new[name] for name in counted)
 
-    base, pull = torch.func.vjp(moved, zero)
+    base, pull = torch.func.vjp(moved, zero)[:2]
     size = torch.stack([b.square().sum() for b in base]).sum().sqrt()
 
     def push(v: Tensor) -> tuple[Tensor, ...]:

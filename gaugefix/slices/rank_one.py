@@ -30,14 +30,15 @@ _BEYOND_QUADRATIC = 0.8
 class Coupling:
     """Which marginals couple: pairs (term, side, side), laid out as columns of one (units × columns) matrix.
 
-    ``faithful`` says whether the rank-one model describes all coupling (legs of two classes on one axis, as in a
-    depthwise convolution, couple unit by unit, which it does not see).
+    ``contraction`` is what a step leaves of the distance near the solution: the fluctuations of S around its rank-one
+    part, about √2(1/√m + 1/√n) for m × n independent weights; no reliable model (0.9) where legs of two classes lie on
+    one axis, as in a depthwise convolution: they couple unit by unit.
     """
 
     pairs: list[tuple[int, int, int]]
     seats: list[tuple[int, int, int, Seat]]  # column, term, side, seat
     units: int
-    faithful: bool
+    contraction: float
     _cache: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -51,8 +52,11 @@ class Coupling:
                     for side in (k, other):
                         seats += [(2 * len(pairs) + (side == other), t, side, s) for s in term.sides[side].seats]
                     pairs.append((t, k, other))
+        worst = max((_fluctuation(terms[t].sides[a]) + _fluctuation(terms[t].sides[b]) for t, a, b in pairs), default=0)
+        seated = [seat for term in terms for side in term.sides for seat in side.seats]
         faithful = all(term.flat and all(_alone(side) for side in term.sides) for term in terms)
-        return cls(pairs, seats, units, faithful)
+        faithful = faithful and all(abs(seat.leg.power) == 1 for seat in seated)
+        return cls(pairs, seats, units, min(worst, 0.9) if faithful else 0.9)
 
     def basis(self, parts: list[tuple[Tensor, ...]]) -> Tensor:
         """The signed marginals, (columns, units)."""
@@ -93,20 +97,24 @@ def unit_step(ins: Tensor, outs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def newton_step(coupling: Coupling, ins: Tensor, outs: Tensor, parts: list[tuple[Tensor, ...]]) -> Tensor:
     """Return δ, (units,)."""
     target, diagonal, alive = unit_step(ins, outs)
-    delta = target
-    if coupling.pairs:
-        columns = coupling.basis(parts).mul_(alive)
-        swap = coupling.swap(columns.device)
-        factor = 2.0 / columns.sum(1).abs_().clamp_min_(torch.finfo(columns.dtype).tiny)
-        factor = torch.minimum(factor, factor[swap])  # both columns of a pair sum to the total of their weight
-        system = ((columns / diagonal) @ columns.mT)[:, swap].mul_(factor)
-        system.diagonal().add_(1.0)
-        inner = torch.linalg.solve(system, columns @ target)
-        delta = target - ((factor * inner)[swap] @ columns).div_(diagonal)
+    if not coupling.pairs:
+        return torch.where(alive, 0.25 * (outs / ins).log(), 0.0)  # nothing couples: exact
+    columns = coupling.basis(parts).mul_(alive)
+    swap = coupling.swap(columns.device)
+    factor = 2.0 / columns.sum(1).abs_().clamp_min_(torch.finfo(columns.dtype).tiny)
+    factor = torch.minimum(factor, factor[swap])  # both columns of a pair sum to the total of their weight
+    system = ((columns / diagonal) @ columns.mT)[:, swap].mul_(factor)
+    system.diagonal().add_(1.0)
+    inner = torch.linalg.solve(system, columns @ target)
+    delta: Tensor = target - ((factor * inner)[swap] @ columns).div_(diagonal)
     if float(target.abs().max()) > _QUADRATIC:
         alone = torch.where(alive, 0.25 * (outs / ins).log(), 0.0)
         delta = delta + _BEYOND_QUADRATIC * (alone - target)
     return delta
+
+
+def _fluctuation(side: Side) -> float:
+    return float((2.0 / sum(seat.size for seat in side.seats)) ** 0.5)
 
 
 def _alone(side: Side) -> bool:
