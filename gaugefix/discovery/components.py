@@ -51,11 +51,11 @@ def components(labels: Labels) -> Components:
         columns += [b, b + n] if sign > 0 else [b + n, b]
     row, column = np.concatenate(rows), np.concatenate(columns)
     graph = coo_matrix((np.ones(len(row), np.int8), (row, column)), shape=(2 * n, 2 * n))
-    found = np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    found: Ints = np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
     direct, mirrored = found[:n], found[n:]
     root = np.minimum(direct, mirrored)
-    of = np.asarray(np.unique(root, return_inverse=True)[1], np.int64)
-    sign = np.where(direct <= mirrored, 1, -1)
+    of: Ints = np.asarray(np.unique(root, return_inverse=True)[1], dtype=np.int64)
+    signs: Ints = np.where(direct <= mirrored, 1, -1).astype(np.int64)
     size = int(of.max()) + 1
     selfdual = np.zeros(size, bool)
     selfdual[of[direct == mirrored]] = True
@@ -66,7 +66,7 @@ def components(labels: Labels) -> Components:
     key = np.zeros(size, np.int64)
     for which, hashes in labels.fibres:
         np.add.at(key, of[which], hashes)
-    return Components(of, sign.astype(np.int64), allowed, selfdual, key)
+    return Components(of, signs, allowed, selfdual, key)
 
 
 @dataclass(frozen=True, eq=False)

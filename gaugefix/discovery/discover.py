@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from gaugefix.discovery.capture import Capture, canonical_names, capture
 from gaugefix.discovery.interpreter import Assumptions, Pass
@@ -17,6 +17,7 @@ from gaugefix.discovery.read_kernels import read_kernels
 from gaugefix.discovery.read_off import read_linear
 from gaugefix.discovery.rules import find
 from gaugefix.discovery.solve_shifts import read_shifts
+from gaugefix.discovery.stabilizer import without_stabilizers
 from gaugefix.errors import NoEffectWarning
 from gaugefix.symmetry import Exactness, Frozen, GaugeGroup, LinearSymmetry, Symmetry, named_tensors
 
@@ -40,7 +41,7 @@ def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | 
 
     Example:
         >>> import torch
-        >>> from torch import nn
+        >>> from torch import fx, nn
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> discover(net, (torch.randn(3, 4),)).dimension
         8
@@ -114,9 +115,10 @@ class _Analysis:
             if isinstance(s, LinearSymmetry):
                 names |= {name for part in s.exact_part for name in part.reads}
         moved = {name for s in symmetries if s.exactness.applied for name in s.parameters}
+        shapes = {name: tuple(tensors[name].shape) for name in sorted(names)}
         return GaugeGroup(
-            tuple(symmetries),
-            {name: tuple(tensors[name].shape) for name in sorted(names)},
+            tuple(without_stabilizers(symmetries, shapes)),
+            shapes,
             tuple(Frozen(name, self._reason(name, strict)) for name in self.order if name not in moved),
             tuple(sorted(strict.unknown)),
             strict.dropout_seen,
@@ -137,8 +139,9 @@ class _Analysis:
 def _parameters_in(item: Any, trace: Capture) -> list[str]:
     if isinstance(item, (list, tuple)):
         return [name for part in item for name in _parameters_in(part, trace)]
-    name = getattr(item, "name", None)
-    return [trace.parameters[name]] if getattr(item, "op", "") == "placeholder" and name in trace.parameters else []
+    if isinstance(item, fx.Node) and item.op == "placeholder" and item.name in trace.parameters:
+        return [trace.parameters[item.name]]
+    return []
 
 
 def _shape_of(symmetry: Symmetry) -> tuple[object, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
+from gaugefix.discovery.aliasing import aliases, is_mutable
+from gaugefix.discovery.call import Call, bind, convolution_layout
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.labels import NOTHING, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
@@ -32,34 +34,6 @@ class Assumptions:
 
     dropout: bool = True
     norms: NormMode = "live"
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One operation of the graph with its arguments by schema name."""
-
-    node: fx.Node
-    name: str
-    arguments: Mapping[str, Any]
-    positional: Sequence[Any]
-    shapes: tuple[tuple[int, ...], ...]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        value = self.arguments.get(name, default)
-        return default if value is None else value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the (first) result."""
-        return self.shapes[0]
-
-    @property
-    def input(self) -> Value:
-        """The first argument."""
-        return as_value(self.positional[0])
 
 
 @dataclass(eq=False)
@@ -241,7 +215,7 @@ class Pass:
         call = bind(node, args, kwargs)
         inputs = values_in(args) + values_in(kwargs)
         constant = inputs and all(v.known is not None for v in inputs)
-        if constant and not _is_random(node) and not _is_mutable(node):
+        if constant and not _is_random(node) and not is_mutable(node):
             env[node] = _evaluate(node, args, kwargs)
             return
         rule = rules(call.name)
@@ -265,14 +239,14 @@ class Pass:
 
         Whoever shares memory with the input changes too. If one of them is read afterwards, all are given up.
         """
-        if not _is_mutable(node) or not isinstance(node.args[0], fx.Node):
+        if not is_mutable(node) or not isinstance(node.args[0], fx.Node):
             return
         target = node.args[0]
         if not isinstance(result, Value) or env.get(target) is None:
             return
         env[target] = result
         place = {other: k for k, other in enumerate(node.graph.nodes)}
-        family = {member for member in _aliases(node) if member in env}  # those that exist by now
+        family = {member for member in aliases(node) if member in env}  # those that exist by now
         if not any(place[user] > place[node] for member in family - {node, target} for user in member.users):
             return
         self.freeze([env[member] for member in family], f"{bind(node, node.args, node.kwargs).name} in place on a view")
@@ -282,43 +256,6 @@ class Pass:
                 env[member] = Value(env[member].shape)
             elif isinstance(env[member], (list, tuple)):
                 env[member] = [Value(v.shape) if isinstance(v, Value) else v for v in env[member]]
-
-
-def as_value(item: Any) -> Value:
-    """A number is a value that is known."""
-    if isinstance(item, Value):
-        return item
-    tensor = torch.as_tensor(item)
-    return Value(tuple(tensor.shape), known=tensor)
-
-
-def bind(node: fx.Node, args: Any, kwargs: Any) -> Call:
-    """Name the arguments of a call by its schema, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    arguments: dict[str, Any] = dict(kwargs)
-    if schema is not None:
-        for k, argument in enumerate(schema.arguments):
-            if k < len(args):
-                arguments[argument.name] = args[k]
-            elif argument.name not in arguments and argument.has_default_value():
-                arguments[argument.name] = argument.default_value
-    name = str(node.target)
-    parts = name.split(".")
-    packet = ".".join(parts[:2]) if len(parts) >= 2 else name
-    meta = node.meta.get("val")
-    results = meta if isinstance(meta, (list, tuple)) else [meta]
-    shapes = tuple(tuple(int(d) for d in m.shape) if isinstance(m, Tensor) else () for m in results)
-    return Call(node, packet, arguments, list(args), shapes)
-
-
-def convolution_layout(node: fx.Node) -> tuple[int, bool, bool]:
-    """``(groups, transposed, is a kernel)`` of a parameter that convolutions read as their weight."""
-    for user in node.users:
-        name = str(user.target)
-        if user.op == "call_function" and "conv" in name and len(user.args) > 1 and user.args[1] is node:
-            call = bind(user, user.args, user.kwargs)
-            return int(call.get("groups", 1)), "transpose" in name, True
-    return 1, False, False
 
 
 def _lookup(item: Any, env: Mapping[fx.Node, Any]) -> Any:
@@ -345,34 +282,3 @@ def _inert(call: Call) -> Any:
 
 def _is_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _is_mutable(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
-def _aliases(node: fx.Node) -> set[fx.Node]:
-    """All values that may share memory with the input that ``node`` changes in place, itself included."""
-    found = {node}
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        near = [user for user in current.users if _may_alias(user)]
-        if _may_alias(current):
-            near += current.all_input_nodes
-        for other in near:
-            if other not in found:
-                found.add(other)
-                stack.append(other)
-    return found
-
-
-def _may_alias(node: fx.Node) -> bool:
-    """Whether the result may be (a view of) an argument; a dropout that is off returns its argument."""
-    if node.op != "call_function":
-        return False
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or "dropout" in schema.name:
-        return True
-    return any(argument.alias_info is not None for argument in schema.arguments)

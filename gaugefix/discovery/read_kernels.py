@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from gaugefix.discovery.interpreter import Pass, bind
+from gaugefix.discovery.call import bind
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.rules.arithmetic import reduced_axes
 from gaugefix.discovery.rules.movement import moved_axis
 from gaugefix.discovery.rules.registry import find

@@ -147,15 +147,27 @@ class Balance:
 
     # ---- the solution ----------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def solve(self, tensors: Mapping[str, Tensor], tolerance: float = 1e-4, iterations: int = 300) -> Tensor:
+    def solve(
+        self,
+        tensors: Mapping[str, Tensor],
+        tolerance: float = 1e-4,
+        iterations: int = 300,
+        now: Moments | None = None,
+    ) -> Tensor:
         """Return u that minimises Φ; ``tolerance`` bounds the largest |log λ| that is left.
+
+        Args:
+            tensors: parameters by name.
+            tolerance: see above.
+            iterations: limit.
+            now: what :meth:`here` gives, if it is known.
 
         Raises:
             NonFiniteError: if a parameter is not finite.
         """
         if not self.size:
             return torch.zeros(0)
-        now = self.here(tensors)
+        now = self.here(tensors) if now is None else now
         delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
         largest = float(delta.abs().max() + 0.0 * (now.ins + now.outs).sum())  # NaN if any moment is not finite
         if not largest < 80.0:  # NaN, or squares that overflowed

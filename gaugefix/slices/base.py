@@ -37,6 +37,10 @@ class Slice(ABC):
     def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return a dimensionless scalar that vanishes exactly on the slice."""
 
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> tuple[Element, Tensor]:
+        """Return :meth:`solve` and :meth:`residual` together; slices that share work between them override it."""
+        return self.solve(gauge, tensors), self.residual(gauge, tensors)
+
 
 def register_slice(name: str) -> Callable[[type[Slice]], type[Slice]]:
     """Class decorator: make a slice available by name."""

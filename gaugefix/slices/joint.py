@@ -15,7 +15,7 @@ from torch import Tensor
 from gaugefix.errors import ConvergenceWarning
 from gaugefix.groups import GeneralLinear
 from gaugefix.slices.anderson import AndersonMixer
-from gaugefix.slices.balance import Balance
+from gaugefix.slices.balance import Balance, Moments
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.block import balance_blocks
 from gaugefix.slices.least_norm import least_norm
@@ -42,9 +42,9 @@ class Joint:
         self.names = list(dict.fromkeys(name for s in (*self.blocks, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
 
-    def solve(self, tensors: Mapping[str, Tensor], tolerance: float, rounds: int) -> Steps:
-        """Return the steps: scalings, then blocks, then shifts and kernels."""
-        u = self.balance.solve(tensors, tolerance)
+    def solve(self, tensors: Mapping[str, Tensor], tolerance: float, rounds: int, now: Moments | None = None) -> Steps:
+        """Return the steps: scalings, then blocks, then shifts and kernels (``now``: the moments, if known)."""
+        u = self.balance.solve(tensors, tolerance, now=now)
         if not self.names:
             return self.balance.scales(u)
         start = {name: tensors[name].detach().double() for name in self.names}
@@ -124,18 +124,19 @@ class Joint:
             out.update(s.transport(out, scales[s.name], PARAMETER))
         return out
 
-    def moment_residual(self, tensors: Mapping[str, Tensor]) -> Tensor:
+    def residual(self, tensors: Mapping[str, Tensor], now: Moments | None = None) -> Tensor:
         """Return ‖μ‖/‖θ‖² over scalings and blocks: μ_i = in_i − out_i (live units), μ = A − B."""
-        total = torch.zeros((), dtype=torch.float64)
+        total, norm = torch.zeros(2, dtype=torch.float64).unbind()
         if self.balance.size:
-            now = self.balance.here(tensors)
-            alive = (now.ins > 0) & (now.outs > 0)
+            now = self.balance.here(tensors) if now is None else now
+            alive = torch.minimum(now.ins, now.outs) > 0
             total = ((now.ins - now.outs) * alive).double().square().sum().cpu()
+            norm = now.norm().double().cpu()
         for s in self.blocks:
             a, b = second_moments(s, tensors)
             total = total + (a - b).square().sum().cpu()
-        names = _names((*self.scalings, *self.blocks))
-        norm = sum((tensors[name].detach().double().square().sum().cpu() for name in names), torch.zeros(()))
+        for name in _names(self.blocks) - self.scaled_names:
+            norm = norm + tensors[name].detach().double().square().sum().cpu()
         return total.sqrt() / norm if float(norm) else total
 
 

@@ -56,4 +56,11 @@ class MinimalNorm(Slice):
     @torch.no_grad()
     def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return ‖μ‖/‖θ‖², over scalings and blocks: μ_i = in_i − out_i, μ = A − B."""
-        return joint_of(gauge).moment_residual(tensors)
+        return joint_of(gauge).residual(tensors)
+
+    @torch.no_grad()
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> tuple[Element, Tensor]:
+        joint = joint_of(gauge)
+        now = joint.balance.here(tensors) if joint.balance.size else None
+        steps = joint.solve(tensors, self.tolerance, self.rounds, now)
+        return Element(tuple(steps)), joint.residual(tensors, now)

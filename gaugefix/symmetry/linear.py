@@ -24,11 +24,13 @@ class LinearSymmetry(Symmetry):
         acting: the group.
         legs: where it acts.
         exact_part: for a dropout-free symmetry, the subgroup that is exact with dropout on.
+        overlap: dimensions of the group that move nothing, left out of :attr:`dimension`.
     """
 
     acting: Group = field(kw_only=True)
     legs: tuple[Leg, ...] = field(kw_only=True)
     exact_part: tuple[Symmetry, ...] = field(default=(), kw_only=True)
+    overlap: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.legs:
@@ -50,6 +52,10 @@ class LinearSymmetry(Symmetry):
     @property
     def group(self) -> Group:
         return self.acting
+
+    @property
+    def dimension(self) -> int:
+        return self.acting.dimension - self.overlap
 
     @property
     def block(self) -> int:

@@ -216,6 +216,11 @@ ARCHITECTURES: dict[str, Callable[[], Model]] = {
     "identity": lambda: (chain(nn.Linear(4, 3), nn.Identity(), nn.Linear(3, 5)), rows(4)),
     "identity, no bias": lambda: (chain(nn.Linear(4, 3, False), nn.Linear(3, 5, False)), rows(4)),
     # linear maps without an activation between them
+    "expanding linear map": lambda: (chain(nn.Linear(3, 4), nn.Linear(4, 2)), rows(3)),
+    "expanding linear map, no bias": lambda: (
+        chain(nn.Linear(4, 6, bias=False), nn.Linear(6, 5, bias=False)),
+        rows(4),
+    ),
     "linear bottleneck": lambda: (
         chain(nn.Linear(4, 6), act(), nn.Linear(6, 3), nn.Linear(3, 6), act(), nn.Linear(6, 3)),
         rows(4),
@@ -411,11 +416,11 @@ REMAINDERS: dict[str, Remainder] = {
     "unused parameters": Remainder(
         with_unused, 3 * 2 + 2, "no output depends on them: reported as unused, not as symmetries"
     ),
-    "expanding linear map": Remainder(
-        lambda: (chain(nn.Linear(3, 4), nn.Linear(4, 2)), rows(3)),
-        -2,
-        "GL(4) and the shifts overlap: hidden values fill 3 of 4 dimensions, so (M, c) = (m nᵀ, −m n·b) moves none of "
-        "them, and for m in the 2-dimensional kernel of the reader it moves no parameter either",
+    "two expanding linear maps": Remainder(
+        lambda: (chain(nn.Linear(2, 6, bias=False), nn.Linear(6, 6, bias=False), nn.Linear(6, 2, bias=False)), rows(2)),
+        -16,
+        "GL(6) twice, of which 4·4 dimensions move nothing, but only together: M on the first axis kills the 2 "
+        "dimensions that are written, W M W⁻¹ on the second is unseen by the 2 rows that read",
     ),
     "shared batch norm": Remainder(
         shared_batch_norm,

@@ -92,10 +92,10 @@ def test_generators_are_independent(name):
 
 
 def test_an_overlap_that_is_counted_twice_shows_in_the_rank():
-    model, args = seeded(name="expanding linear map")
+    model, args = seeded(name="two expanding linear maps")
     gauge = found(model, args)
     rank = int(torch.linalg.matrix_rank(tangents(model, gauge), rtol=1e-10))
-    assert rank == gauge.dimension + REMAINDERS["expanding linear map"].missing
+    assert rank == gauge.dimension + REMAINDERS["two expanding linear maps"].missing
 
 
 class TestDeadUnits:

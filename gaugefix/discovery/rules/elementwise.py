@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gaugefix.discovery.interpreter import Call, Pass
+from gaugefix.discovery.call import Call
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import NOTHING, ODD, PERMUTE, POSITIVE
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.value import Value, values_in, without_zeros

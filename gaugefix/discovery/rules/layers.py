@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from gaugefix.discovery.interpreter import Call, Pass, as_value
+from gaugefix.discovery.call import Call, as_value
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import NOTHING, POSITIVE
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaugefix.discovery.interpreter import Call, Pass, as_value
+from gaugefix.discovery.call import Call, as_value
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import NOTHING
 from gaugefix.discovery.rules.arithmetic import add
 from gaugefix.discovery.rules.product import contract

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaugefix.discovery.interpreter import Call, Pass, as_value
+from gaugefix.discovery.call import Call, as_value
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import FIXED, PERMUTE, ZERO
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gaugefix.discovery.interpreter import Call, Pass
+from gaugefix.discovery.call import Call
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, POSITIVE, SCALE
 from gaugefix.discovery.rules.product import multiply_values
 from gaugefix.discovery.rules.registry import register

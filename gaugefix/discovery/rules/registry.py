@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from gaugefix.discovery.interpreter import Call, Pass
+from gaugefix.discovery.call import Call
+from gaugefix.discovery.interpreter import Pass
 from gaugefix.errors import DiscoveryError
 
 Rule = Callable[[Pass, Call], Any]

@@ -1,0 +1,77 @@
+"""One operation of a captured graph, with its arguments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from gaugefix.discovery.value import Value
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation of the graph with its arguments by schema name."""
+
+    node: fx.Node
+    name: str
+    arguments: Mapping[str, Any]
+    positional: Sequence[Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.arguments.get(name, default)
+        return default if value is None else value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the (first) result."""
+        return self.shapes[0]
+
+    @property
+    def input(self) -> Value:
+        """The first argument."""
+        return as_value(self.positional[0])
+
+
+def as_value(item: Any) -> Value:
+    """A number is a value that is known."""
+    if isinstance(item, Value):
+        return item
+    tensor = torch.as_tensor(item)
+    return Value(tuple(tensor.shape), known=tensor)
+
+
+def bind(node: fx.Node, args: Any, kwargs: Any) -> Call:
+    """Name the arguments of a call by its schema, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    arguments: dict[str, Any] = dict(kwargs)
+    if schema is not None:
+        for k, argument in enumerate(schema.arguments):
+            if k < len(args):
+                arguments[argument.name] = args[k]
+            elif argument.name not in arguments and argument.has_default_value():
+                arguments[argument.name] = argument.default_value
+    name = str(node.target)
+    parts = name.split(".")
+    packet = ".".join(parts[:2]) if len(parts) >= 2 else name
+    meta = node.meta.get("val")
+    results = meta if isinstance(meta, (list, tuple)) else [meta]
+    shapes = tuple(tuple(int(d) for d in m.shape) if isinstance(m, Tensor) else () for m in results)
+    return Call(node, packet, arguments, list(args), shapes)
+
+
+def convolution_layout(node: fx.Node) -> tuple[int, bool, bool]:
+    """``(groups, transposed, is a kernel)`` of a parameter that convolutions read as their weight."""
+    for user in node.users:
+        name = str(user.target)
+        if user.op == "call_function" and "conv" in name and len(user.args) > 1 and user.args[1] is node:
+            call = bind(user, user.args, user.kwargs)
+            return int(call.get("groups", 1)), "transpose" in name, True
+    return 1, False, False
