@@ -11,8 +11,11 @@ from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning
-from gaugefix.functional import Drift, charge_norm, distances, drift, noether_charge
+from gaugefix.functional import Drift, distances, drift
 from gaugefix.symmetry import Element
+
+_FAR = 0.03
+"""Rms of log λ from which it is worth a pass over the parameters to start solving at the last measurement."""
 
 
 class OrbitDrift(GaugeCallback):
@@ -23,7 +26,6 @@ class OrbitDrift(GaugeCallback):
     - ``gauge/drift``: ‖log g*‖, the distance to the slice along the orbit;
     - ``gauge/residual``: the residual of the slice, 0 exactly on it;
     - ``gauge/step_drift``: the motion along the orbit since the last measurement (projections in between count);
-    - ``gauge/charge``: the norm of all Noether charges;
     - ``gauge/<symmetry>/drift``: the distance per symmetry, as root mean square over its generators.
 
     The first two are in the progress bar and in ``trainer.callback_metrics`` too, for EarlyStopping and the like.
@@ -70,7 +72,7 @@ class OrbitDrift(GaugeCallback):
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Measure and log."""
         try:
-            self.last = drift(analysed.module, analysed.gauge, self.slice)
+            self.last = drift(analysed.module, analysed.gauge, self.slice, near=self._near())
         except NonFiniteError as reason:
             if not self._warned:
                 self.warn(trainer, f"No drift at step {trainer.global_step}: {reason}", ProjectionWarning)
@@ -78,7 +80,7 @@ class OrbitDrift(GaugeCallback):
             return
         prefix = f"gauge/{self.name}" if self.name else "gauge"
         headline = {f"{prefix}/drift": self.last.total, f"{prefix}/residual": self.last.residual}
-        metrics = {**headline, f"{prefix}/charge": charge_norm(noether_charge(analysed.module, analysed.gauge))}
+        metrics = dict(headline)
         if self._before is not None:
             squares = distances(analysed.gauge, self._before, self.last.element)
             metrics[f"{prefix}/step_drift"] = math.sqrt(sum(squares.values()))
@@ -87,9 +89,13 @@ class OrbitDrift(GaugeCallback):
             metrics |= {f"{prefix}/{name}/drift": value for name, value in self.last.per_symmetry.items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        if self.steps and not trainer.barebones:  # before the first step there is no progress bar to write to
-            for name, value in headline.items():
-                pl_module.log(name, value, prog_bar=True, logger=False)
+        # Not pl_module.log: once it was called, Lightning collects its values again in every later batch (55 µs).
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in headline.items()})
+        trainer.progress_bar_metrics.update(headline)
+
+    def _near(self) -> Element | None:
+        """Where to start solving: far from the slice, at the last measurement."""
+        return self._before if self.last is not None and self.last.rms > _FAR else None
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "before": None if self._before is None else self._before.state_dict()}

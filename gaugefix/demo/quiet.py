@@ -13,6 +13,8 @@ HINTS = (
     r".*GPU available but not used",
     r".*litlogger|.*tensorboardX",
     r".*The dirpath has changed",  # a resumed run has its own directory
+    # A checkpoint can be validated without them.
+    r".*callbacks used to create the checkpoint.* callbacks: \[.ModelCheckpoint\{[^\[\]{}]*\}.\]",
     r".*Checkpoint directory .* exists and is not empty",
     r".*LightningCLI's args parameter",
 )

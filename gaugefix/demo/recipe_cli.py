@@ -76,7 +76,8 @@ class RecipeCLI(LightningCLI):
         chosen = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = as_list(chosen.get("callbacks"))
         if self.subcommand != "fit" or chosen.get("fast_dev_run"):
-            return super().instantiate_trainer(**kwargs)
+            self.save_config_callback = None  # a run that trains nothing leaves nothing behind
+            return super().instantiate_trainer(**{"logger": chosen.get("logger") or False, **kwargs})
         settings = self.settings(callbacks)
         name = f"{settings['method']}-s{settings['seed']}"
         out = self._get(self.config, "out")

@@ -26,6 +26,7 @@ class Call:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Return an argument, ``default`` if it is absent or None."""
         value = self.arguments.get(name, default)
         return default if value is None else value
 

@@ -35,6 +35,7 @@ class Components:
 
     @property
     def count(self) -> int:
+        """Number of components."""
         return len(self.allowed)
 
 

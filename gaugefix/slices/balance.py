@@ -20,47 +20,8 @@ from torch import Tensor
 from gaugefix.groups import DiagonalGroup
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.rank_one import Coupling, newton_step
-from gaugefix.symmetry import GaugeGroup, Leg, LinearSymmetry
-
-
-@dataclass(frozen=True, eq=False)
-class Seat:
-    """A leg with the place of its class in u."""
-
-    leg: Leg
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """All legs of one parameter along one axis (or one pattern of axes)."""
-
-    axes: tuple[int, ...]
-    seats: tuple[Seat, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """One parameter with its legs; ``flat`` if every leg lies on one axis and there are at most two axes."""
-
-    parameter: str
-    sides: tuple[Side, ...]
-    flat: bool
-    offset: float
-
-
-@dataclass
-class Moments:
-    """Sums at one point u: in and out per unit, marginals per term and side, and the squared norm."""
-
-    ins: Tensor
-    outs: Tensor
-    parts: list[tuple[Tensor, ...]]
-
-    def norm(self) -> Tensor:
-        """2Φ: the squared norm of everything that moves."""
-        return torch.stack([parts[0].sum() for parts in self.parts]).sum()
+from gaugefix.slices.term import Moments, Seat, Side, Term, marginals, onto, reduced, values
+from gaugefix.symmetry import GaugeGroup, LinearSymmetry
 
 
 @dataclass(eq=False)
@@ -105,22 +66,24 @@ class Balance:
         scratch: dict[object, Tensor] = {}
         parts: list[tuple[Tensor, ...]] = []
         for term in self.terms:
-            tensor = _values(term, tensors)
+            tensor = values(term, tensors)
             if tensor.ndim == 1 and term.flat:
                 parts.append((tensor * tensor,))
                 continue
             square = _scratch(scratch, tensor, self.terms, tensors)
             torch.mul(tensor, tensor, out=square)
-            parts.append(_marginals(term, square))
+            parts.append(marginals(term, square))
         return self._collect(parts)
 
     def at(self, reduced: list[Tensor], u: Tensor) -> Moments:
         """Moments at ``u``, from :meth:`squares`."""
-        return self._collect([self._weighted(term, s, u) for term, s in zip(self.terms, reduced, strict=True)])
+        grown = (2.0 * u).exp()
+        factors = {1: grown, -1: grown.reciprocal()}
+        return self._collect([self._weighted(term, s, factors) for term, s in zip(self.terms, reduced, strict=True)])
 
     def squares(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         """S of every term: squares (at least float32) summed over the axes along which no leg varies."""
-        return [_reduce(term, _values(term, tensors).square()) for term in self.terms]
+        return [reduced(term, values(term, tensors).square()) for term in self.terms]
 
     def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
         zeros = parts[0][0].new_zeros(self.size)
@@ -133,12 +96,12 @@ class Balance:
             totals.append(zeros if total is None else total)
         return Moments(totals[0], totals[1], parts)
 
-    def _weighted(self, term: Term, square: Tensor, u: Tensor) -> tuple[Tensor, ...]:
-        weights = [_weight(side, u) for side in term.sides]
+    def _weighted(self, term: Term, square: Tensor, factors: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        weights = [_weight(side, factors) for side in term.sides]
         if not term.flat:
             for weight in weights:
                 square = square * weight
-            return tuple(_onto(square, side.axes) for side in term.sides)
+            return tuple(onto(square, side.axes) for side in term.sides)
         first = weights[0].reshape(-1)
         if len(weights) == 1:
             return (square * first,)
@@ -194,11 +157,11 @@ class Balance:
             before = largest
         return u
 
-    def replace_(self, reduced: list[Tensor], tensors: Mapping[str, Tensor]) -> None:
+    def replace_(self, squares: list[Tensor], tensors: Mapping[str, Tensor]) -> None:
         """Exchange the squares of some parameters, given at u = 0."""
         for k, term in enumerate(self.terms):
             if term.parameter in tensors:
-                reduced[k] = _reduce(term, _values(term, tensors).square()).to(reduced[k].dtype)
+                squares[k] = reduced(term, values(term, tensors).square()).to(squares[k].dtype)
 
     def _settled(self, largest: float, contraction: float, tolerance: float) -> bool:
         """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one.
@@ -220,15 +183,6 @@ class Balance:
         return u + delta, moments, new
 
 
-def _values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
-    tensor = tensors[term.parameter]
-    if tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.float()
-    if term.offset:
-        tensor = tensor + term.offset
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
-
-
 def _scratch(buffers: dict[object, Tensor], like: Tensor, terms: list[Term], tensors: Mapping[str, Tensor]) -> Tensor:
     """A buffer like ``like``; all share the memory of the largest one."""
     view = buffers.get(like.shape)
@@ -240,46 +194,16 @@ def _scratch(buffers: dict[object, Tensor], like: Tensor, terms: list[Term], ten
     return view
 
 
-def _weight(side: Side, u: Tensor) -> Tensor:
-    """exp(2 Σ p u) laid out over the entries of one side."""
+def _weight(side: Side, factors: dict[int, Tensor]) -> Tensor:
+    """exp(2 Σ p u) laid out over the entries of one side; ``factors`` holds exp(2pu) for all units, by power p."""
     total: Tensor | None = None
     for seat in side.seats:
-        spread = seat.leg.power * seat.leg.spread(u[seat.start : seat.start + seat.size], 0.0)
-        total = spread if total is None else total + spread
+        if seat.leg.power not in factors:
+            factors[seat.leg.power] = factors[1].pow(seat.leg.power)
+        spread = seat.leg.spread(factors[seat.leg.power][seat.start : seat.start + seat.size], 1.0)
+        total = spread if total is None else total * spread
     assert total is not None
-    return (2.0 * total).exp()
-
-
-def _marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
-    """Sums of the squares over all but the axes of each side; contiguous reductions where possible."""
-    if not term.flat:
-        return tuple(_onto(square, side.axes) for side in term.sides)
-    out = []
-    for side in term.sides:
-        axis = side.axes[0]
-        if square.ndim == 1:
-            out.append(square)
-        elif axis == 0:
-            out.append(square.flatten(1).sum(1))
-        elif axis == 1:
-            columns = square.flatten(1).sum(0)
-            out.append(columns if square.ndim == 2 else columns.reshape(square.shape[1], -1).sum(1))
-        else:
-            out.append(_onto(square, (axis,)).reshape(-1))
-    return tuple(out)
-
-
-def _reduce(term: Term, square: Tensor) -> Tensor:
-    axes = sorted({axis for side in term.sides for axis in side.axes})
-    rest = [k for k in range(square.ndim) if k not in axes]
-    if not term.flat:
-        return square.sum(rest, keepdim=True) if rest else square
-    return square.sum(rest) if rest else square
-
-
-def _onto(square: Tensor, axes: tuple[int, ...]) -> Tensor:
-    rest = [k for k in range(square.ndim) if k not in axes]
-    return square.sum(rest, keepdim=True) if rest else square
+    return total
 
 
 Where = tuple[int, int, Seat]

@@ -15,11 +15,12 @@ from torch import Tensor
 from gaugefix.errors import ConvergenceWarning
 from gaugefix.groups import GeneralLinear
 from gaugefix.slices.anderson import AndersonMixer
-from gaugefix.slices.balance import Balance, Moments
+from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.block import balance_blocks
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.second_moment import second_moments
+from gaugefix.slices.term import Moments
 from gaugefix.symmetry import PARAMETER, GaugeGroup, LinearSymmetry, Symmetry
 
 Steps = list[tuple[str, Tensor]]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gaugefix.slices.balance import Seat, Side, Term
+    from gaugefix.slices.term import Seat, Side, Term
 
 _QUADRATIC = 0.02
 """Steps up to here need no correction: it is of third order."""

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 import gaugefix
 from gaugefix import GaugeProjection, OrbitDrift
-from gaugefix.functional import charge_norm, noether_charge, step_drift
+from gaugefix.functional import step_drift
 from tests.callbacks.small_fits import Announced, Fitted, data, mlp, trainer, unbalance_, warned
 
 
@@ -48,15 +48,14 @@ def test_rows_hold_what_the_functions_say():
     for step, row in rows.items():
         model = drift.models[step]
         expected = gaugefix.drift(model, drift.gauge)
-        assert row["gauge/drift"] == expected.total
+        assert row["gauge/drift"] == pytest.approx(expected.total, rel=1e-4)
         assert row["gauge/residual"] == expected.residual
-        assert row["gauge/charge"] == charge_norm(noether_charge(model, drift.gauge))
         for name, value in expected.per_symmetry.items():
-            assert row[f"gauge/{name}/drift"] == value
+            assert row[f"gauge/{name}/drift"] == pytest.approx(value, rel=1e-4)
         assert all(type(value) is float for value in row.values())
     assert "gauge/step_drift" not in rows[0]
     between = step_drift(drift.models[0].state_dict(), drift.models[3], drift.gauge)
-    assert rows[3]["gauge/step_drift"] == pytest.approx(math.sqrt(sum(v**2 for v in between.values())))
+    assert rows[3]["gauge/step_drift"] == pytest.approx(math.sqrt(sum(v**2 for v in between.values())), rel=1e-4)
     assert drift.last.total == rows[6]["gauge/drift"]
     assert drift.seconds > 0.0
 
@@ -79,7 +78,7 @@ def test_names_keep_measurements_apart():
     ]
     trainer(*callbacks, max_steps=2, logger=memory).fit(Announced(mlp()), data())
     keys = {key for _, row in memory.rows for key in row if key.startswith("gauge/unit/")}
-    assert keys == {"gauge/unit/drift", "gauge/unit/residual", "gauge/unit/charge", "gauge/unit/step_drift"}
+    assert keys == {"gauge/unit/drift", "gauge/unit/residual", "gauge/unit/step_drift"}
     assert any("gauge/net.0:scale/drift" in row for _, row in memory.rows)
     assert not any("gauge/unit/net.0:scale/drift" in row for _, row in memory.rows)
 
@@ -90,7 +89,7 @@ def test_order_in_the_list_decides_what_is_seen():
     trainer(first, projection, last, max_steps=4).fit(Announced(unbalance_(mlp())), data())
     assert first.last.total > 1e-2
     assert last.last.total <= 1e-3
-    assert projection.history[-1]["drift_before"] == pytest.approx(first.last.total, rel=1e-6)
+    assert projection.history[-1]["drift_before"] == pytest.approx(first.last.total, rel=1e-4)
 
 
 def test_two_numbers_reach_the_progress_bar_and_early_stopping():

@@ -46,6 +46,24 @@ def test_an_element_moves_the_model_by_its_own_size(slice):
     assert log_norms(gauge, found.element) == pytest.approx(squares, rel=2e-3)
 
 
+@pytest.mark.parametrize("slice", ["minimal_norm", "unit_norm"])
+@pytest.mark.parametrize("build", [mlp, bottleneck])
+def test_solving_from_nearby_gives_the_same(build, slice):
+    net, gauge = build()
+    gaugefix.act_(net, gauge, gauge.random(scale=1.0, seed=4))
+    near = drift(net, gauge, slice).element
+    before = copy.deepcopy(net.state_dict())
+    gaugefix.act_(net, gauge, gauge.random(scale=0.1, seed=5))
+    cold, warm = drift(net, gauge, slice), drift(net, gauge, slice, near=near)
+    assert warm.per_symmetry == pytest.approx(cold.per_symmetry, rel=1e-3, abs=1e-4)
+    assert warm.residual == cold.residual
+    assert all(value < 1e-2 for value in (distances(gauge, cold.element, warm.element)).values())
+    moved = step_drift(before, net, gauge, slice)
+    assert math.sqrt(sum(distances(gauge, near, warm.element).values())) == pytest.approx(
+        math.sqrt(sum(value**2 for value in moved.values())), rel=1e-2
+    )
+
+
 def test_drift_is_a_plain_value():
     net, gauge = mlp()
     found = drift(net, gauge)

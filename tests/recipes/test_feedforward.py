@@ -176,3 +176,14 @@ def test_a_resumed_run_counts_from_where_it_was(tmp_path):
     assert [row["step"] for row in rows if "train/loss" in row] == [29]
     assert not [row for row in rows if "gauge/drift_before" in row]  # the projection at the start was the first run's
     assert summary["projections"] == 1
+
+
+def test_validate_reads_a_checkpoint_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    directory = fit(config_named("baseline"), tmp_path / "out")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    checkpoint = str(directory / "checkpoints" / "last.ckpt")
+    config = str(config_named("baseline"))
+    cli = main(["validate", "--config", config, "--ckpt_path", checkpoint, "--trainer.enable_progress_bar=false"])
+    assert float(cli.trainer.callback_metrics["val/acc"]) == pytest.approx(read(directory)[0]["val_acc_final"])
+    assert list(Path.cwd().iterdir()) == []

@@ -1,0 +1,95 @@
+"""Terms of the balance problem: one parameter each, its legs sorted by axis, and sums of its squares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gaugefix.symmetry import Leg
+
+
+@dataclass(frozen=True, eq=False)
+class Seat:
+    """A leg with the place of its class in u."""
+
+    leg: Leg
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """All legs of one parameter along one axis (or one pattern of axes)."""
+
+    axes: tuple[int, ...]
+    seats: tuple[Seat, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One parameter with its legs; ``flat`` if every leg lies on one axis and there are at most two axes."""
+
+    parameter: str
+    sides: tuple[Side, ...]
+    flat: bool
+    offset: float
+
+
+@dataclass
+class Moments:
+    """Sums at one point u: in and out per unit, marginals per term and side, and the squared norm."""
+
+    ins: Tensor
+    outs: Tensor
+    parts: list[tuple[Tensor, ...]]
+
+    def norm(self) -> Tensor:
+        """2Φ: the squared norm of everything that moves."""
+        return torch.stack([parts[0].sum() for parts in self.parts]).sum()
+
+
+def values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The parameter as it scales: with its offset, contiguous, at least float32."""
+    tensor = tensors[term.parameter]
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    if term.offset:
+        tensor = tensor + term.offset
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
+
+
+def marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
+    """Sums of the squares over all but the axes of each side; contiguous reductions where possible."""
+    if not term.flat:
+        return tuple(onto(square, side.axes) for side in term.sides)
+    out = []
+    for side in term.sides:
+        axis = side.axes[0]
+        if square.ndim == 1:
+            out.append(square)
+        elif axis == 0:
+            out.append(square.flatten(1).sum(1))
+        elif axis == 1:
+            columns = square.flatten(1).sum(0)
+            out.append(columns if square.ndim == 2 else columns.reshape(square.shape[1], -1).sum(1))
+        else:
+            out.append(onto(square, (axis,)).reshape(-1))
+    return tuple(out)
+
+
+def reduced(term: Term, square: Tensor) -> Tensor:
+    """Sum the squares over the axes along which no leg varies."""
+    axes = sorted({axis for side in term.sides for axis in side.axes})
+    rest = [k for k in range(square.ndim) if k not in axes]
+    if not term.flat:
+        return square.sum(rest, keepdim=True) if rest else square
+    return square.sum(rest) if rest else square
+
+
+def onto(square: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Sum over all axes but these, and keep their places."""
+    rest = [k for k in range(square.ndim) if k not in axes]
+    return square.sum(rest, keepdim=True) if rest else square
