@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from gaugefix.slices.rank_one import Coupling, newton_step
 from gaugefix.slices.term import Moments, Seat, Side, Term, marginals, onto, reduced, values
 from gaugefix.symmetry import GaugeGroup, LinearSymmetry
 
+_SCRATCH = 2**22
+"""Entries that are squared at once: larger parameters go in pieces, so that the buffer stays small."""
+
 
 @dataclass(eq=False)
 class Balance:
@@ -32,6 +36,7 @@ class Balance:
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
     size: int = 0
+    _scratch: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         owned: dict[str, list[Seat]] = {}
@@ -62,18 +67,32 @@ class Balance:
 
     # ---- moments ---------------------------------------------------------------------------------------------------
     def here(self, tensors: Mapping[str, Tensor]) -> Moments:
-        """Moments at u = 0, in one pass over the parameters; squares go to one scratch buffer."""
-        scratch: dict[object, Tensor] = {}
+        """Moments at u = 0, in one pass over the parameters; squares go to a scratch buffer that is kept."""
         parts: list[tuple[Tensor, ...]] = []
         for term in self.terms:
             tensor = values(term, tensors)
             if tensor.ndim == 1 and term.flat:
                 parts.append((tensor * tensor,))
-                continue
-            square = _scratch(scratch, tensor, self.terms, tensors)
-            torch.mul(tensor, tensor, out=square)
-            parts.append(marginals(term, square))
+            elif tensor.numel() <= _SCRATCH or not term.flat:
+                parts.append(marginals(term, self._square(tensor)))
+            else:
+                rows = max(1, _SCRATCH * tensor.shape[0] // tensor.numel())
+                pieces = [marginals(term, self._square(piece)) for piece in torch.split(tensor, rows)]
+                parts.append(_joined(term, pieces))
         return self._collect(parts)
+
+    def _square(self, tensor: Tensor) -> Tensor:
+        """P² in the scratch buffer: valid until the next call."""
+        key = (tensor.shape, tensor.dtype, tensor.device)
+        view = self._scratch.get(key)
+        if view is None:
+            whole = (tensor.dtype, tensor.device)
+            buffer = self._scratch.get(whole)
+            if buffer is None or buffer.numel() < tensor.numel():
+                self._scratch = {k: v for k, v in self._scratch.items() if k[-2:] != whole}
+                buffer = self._scratch[whole] = tensor.new_empty(tensor.numel())
+            view = self._scratch[key] = buffer[: tensor.numel()].view(tensor.shape)
+        return torch.mul(tensor, tensor, out=view)
 
     def at(self, reduced: list[Tensor], u: Tensor) -> Moments:
         """Moments at ``u``, from :meth:`squares`."""
@@ -183,15 +202,12 @@ class Balance:
         return u + delta, moments, new
 
 
-def _scratch(buffers: dict[object, Tensor], like: Tensor, terms: list[Term], tensors: Mapping[str, Tensor]) -> Tensor:
-    """A buffer like ``like``; all share the memory of the largest one."""
-    view = buffers.get(like.shape)
-    if view is None or view.dtype != like.dtype or view.device != like.device:
-        key = (like.device, like.dtype)
-        if key not in buffers:
-            buffers[key] = like.new_empty(max(tensors[t.parameter].numel() for t in terms))
-        view = buffers[like.shape] = buffers[key][: like.numel()].view(like.shape)
-    return view
+def _joined(term: Term, pieces: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Marginals of a parameter from those of its pieces along axis 0."""
+    return tuple(
+        torch.cat(parts) if side.axes[0] == 0 else torch.stack(parts).sum(0)
+        for side, parts in zip(term.sides, zip(*pieces, strict=True), strict=True)
+    )
 
 
 def _weight(side: Side, factors: dict[int, Tensor]) -> Tensor:

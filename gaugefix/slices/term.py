@@ -62,9 +62,12 @@ def values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
-    """Sums of the squares over all but the axes of each side; contiguous reductions where possible."""
+    """Sums of the squares over all but the axes of each side; contiguous reductions where possible.
+
+    The sums are new tensors: ``square`` may be a scratch buffer.
+    """
     if not term.flat:
-        return tuple(onto(square, side.axes) for side in term.sides)
+        return tuple(onto(square, side.axes).clone() for side in term.sides)
     out = []
     for side in term.sides:
         axis = side.axes[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def act_(
                 f"Expected an element of shape {symmetry.group.shape} for '{symmetry.name}', got "
                 f"{tuple(value.shape)}. It belongs to another group: draw or solve it again."
             )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not math.isfinite(float(value.sum())) and not bool(torch.isfinite(value).all()):
             raise NonFiniteError(
                 f"Expected a finite element for '{symmetry.name}', got NaN or infinity. Nothing was changed; check the "
                 "parameters " + ", ".join(symmetry.parameters) + "."

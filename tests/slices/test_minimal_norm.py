@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from gaugefix import act_, drift, project_
+from gaugefix import act_, discover, drift, project_
 from gaugefix.slices import MinimalNorm
 from gaugefix.symmetry import Element
 from tests.slices.small_nets import SCALED, build, declared, mlp, parameters, relative, scalings
@@ -200,3 +200,20 @@ def test_the_element_is_one_positive_scale_per_unit():
     assert isinstance(element, Element)
     assert [name for name, _ in element.steps] == [s.name for s in scalings(gauge)]
     assert all(value.dtype == torch.float64 and bool((value > 0).all()) for _, value in element.steps)
+
+
+def test_large_parameters_are_summed_in_pieces(monkeypatch):
+    """What does not fit into the scratch buffer gives the same element."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 6, 3), torch.nn.Flatten(), torch.nn.Linear(6, 4)
+    )
+    model = torch.nn.Sequential(*model[:3], torch.nn.ReLU(), *model[3:]).double()
+    gauge = discover(model, (torch.randn(2, 3, 5, 5, dtype=torch.float64),))
+    act_(model, gauge, gauge.random(1.0, seed=1))
+    whole = MinimalNorm().solve(gauge, gauge.check(model))
+    monkeypatch.setattr("gaugefix.slices.balance._SCRATCH", 50)
+    pieces = MinimalNorm().solve(gauge.select(lambda s: True), gauge.check(model))
+    for (name, expected), (other, got) in zip(whole.steps, pieces.steps, strict=True):
+        assert name == other
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=0)
