@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -218,6 +219,10 @@ class _DropoutOff(TorchFunctionMode):
         if getattr(func, "__name__", "") == "scaled_dot_product_attention":
             kwargs["dropout_p"] = 0.0
             args = args[:4]
+        if func is torch.nn.functional.multi_head_attention_forward:
+            given = inspect.signature(func).bind(*args, **kwargs)
+            given.arguments["dropout_p"] = 0.0
+            args, kwargs = given.args, given.kwargs
         return func(*args, **kwargs)
 
 

@@ -66,8 +66,14 @@ def capture(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
 
 
 def asks_for_mode(model: nn.Module) -> bool:
-    """Whether code outside torch.nn reads ``self.training``, so that the two modes may run different operations."""
+    """Whether the two modes may run different operations.
+
+    They do where code outside torch.nn reads ``self.training``. Of torch.nn's own modules, rules know dropouts and
+    norms in both modes; attention with dropout passes another number to the same operation.
+    """
     for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention) and module.dropout > 0.0:
+            return True
         if type(module).__module__.startswith("torch.nn."):
             continue
         for function in (member for _, member in inspect.getmembers(type(module), inspect.isfunction)):

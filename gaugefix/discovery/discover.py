@@ -19,7 +19,7 @@ from gaugefix.discovery.rules import find
 from gaugefix.discovery.solve_shifts import read_shifts
 from gaugefix.discovery.stabilizer import without_stabilizers
 from gaugefix.errors import NoEffectWarning
-from gaugefix.symmetry import Exactness, Frozen, GaugeGroup, LinearSymmetry, Symmetry, named_tensors
+from gaugefix.symmetry import Exactness, Frozen, GaugeGroup, LinearSymmetry, ShiftSymmetry, Symmetry, named_tensors
 
 
 def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> GaugeGroup:
@@ -112,7 +112,7 @@ class _Analysis:
         tensors = named_tensors(self.model)
         names = {name for s in symmetries for name in s.reads}
         for s in symmetries:
-            if isinstance(s, LinearSymmetry):
+            if isinstance(s, (LinearSymmetry, ShiftSymmetry)):
                 names |= {name for part in s.exact_part for name in part.reads}
         moved = {name for s in symmetries if s.exactness.applied for name in s.parameters}
         shapes = {name: tuple(tensors[name].shape) for name in sorted(names)}
@@ -158,12 +158,16 @@ def _merge(exact: list[Symmetry], relaxed: list[Symmetry]) -> list[Symmetry]:
         if same is not None:
             matched.add(id(same))
         merged.append(same or s)
-    rest = [s for s in exact if id(s) not in matched and isinstance(s, LinearSymmetry)]
+    rest = [s for s in exact if id(s) not in matched]
     result: list[Symmetry] = []
     for s in merged:
         if isinstance(s, LinearSymmetry) and s.exactness is Exactness.DROPOUT_FREE:
-            inside = tuple(r for r in rest if set(r.parameters) <= set(s.parameters) and _within(r, s))
+            linear = [r for r in rest if isinstance(r, LinearSymmetry)]
+            inside = tuple(r for r in linear if set(r.parameters) <= set(s.parameters) and _within(r, s))
             s = replace(s, exact_part=inside)
+        elif isinstance(s, ShiftSymmetry) and s.exactness is Exactness.DROPOUT_FREE:
+            shifts = [r for r in rest if isinstance(r, ShiftSymmetry)]
+            s = replace(s, exact_part=tuple(r for r in shifts if set(r.parameters) <= set(s.parameters)))
         result.append(s)
     return result
 

@@ -89,6 +89,10 @@ class Pass:
             terms.append((1.0, self._table(value.source)))
         return [(c, pad_left(i, ndim)) for c, i in terms]
 
+    def take_over(self, value: Value) -> None:
+        """Take over responsibility for the shift of ``value`` without looking at it: it moves with the data."""
+        self._handled.add(id(value))
+
     def absorb(self, bias: str, size: int, channel_map: ChannelMap | None, source: Terms) -> Tensor:
         """Unknowns t of y = W x + b, b ← b + t − W·source. In a second trace the same bias absorbs the same."""
         if bias in self._absorbed:
@@ -214,7 +218,7 @@ class Pass:
             return
         call = bind(node, args, kwargs)
         inputs = values_in(args) + values_in(kwargs)
-        constant = inputs and all(v.known is not None for v in inputs)
+        constant = all(v.known is not None for v in inputs) and (bool(inputs) or call.name in _FACTORIES)
         if constant and not _is_random(node) and not is_mutable(node):
             env[node] = _evaluate(node, args, kwargs)
             return
@@ -256,6 +260,21 @@ class Pass:
                 env[member] = Value(env[member].shape)
             elif isinstance(env[member], (list, tuple)):
                 env[member] = [Value(v.shape) if isinstance(v, Value) else v for v in env[member]]
+
+
+_FACTORIES = frozenset(
+    [
+        "aten.arange",
+        "aten.full",
+        "aten.zeros",
+        "aten.ones",
+        "aten.eye",
+        "aten.linspace",
+        "aten.scalar_tensor",
+        "aten.tril_indices",
+    ]
+)
+"""Operations that make a constant from numbers alone."""
 
 
 def _lookup(item: Any, env: Mapping[fx.Node, Any]) -> Any:

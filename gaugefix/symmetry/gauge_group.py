@@ -14,6 +14,7 @@ from gaugefix.symmetry.base import Symmetry
 from gaugefix.symmetry.element import Element
 from gaugefix.symmetry.exactness import Exactness
 from gaugefix.symmetry.linear import LinearSymmetry
+from gaugefix.symmetry.shift import ShiftSymmetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ class GaugeGroup:
         kept: list[Symmetry] = []
         for s in self.symmetries:
             if s.exactness is Exactness.DROPOUT_FREE:
-                kept += s.exact_part if isinstance(s, LinearSymmetry) else ()
+                kept += s.exact_part if isinstance(s, (LinearSymmetry, ShiftSymmetry)) else ()
             else:
                 kept.append(s)
         return replace(self, symmetries=tuple(kept))

@@ -124,6 +124,7 @@ class ShiftSymmetry(Symmetry):
     steps: tuple[Derive | Solve, ...] = field(kw_only=True)
     legs: tuple[Add | Absorb, ...] = field(kw_only=True)
     overlap: int = field(default=0, kw_only=True)
+    exact_part: tuple[Symmetry, ...] = field(default=(), kw_only=True)
 
     @property
     def group(self) -> Translations:

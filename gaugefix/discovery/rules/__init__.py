@@ -1,6 +1,6 @@
 """Rules as data: importing this package fills the table."""
 
-from gaugefix.discovery.rules import arithmetic, elementwise, layers, linear_map, movement, norms
+from gaugefix.discovery.rules import arithmetic, attention, elementwise, layers, linear_map, movement, norms
 from gaugefix.discovery.rules.elementwise import Elementwise
 from gaugefix.discovery.rules.registry import Row, Rule, find, register, rules
 
@@ -9,6 +9,7 @@ __all__ = [
     "Row",
     "Rule",
     "arithmetic",
+    "attention",
     "elementwise",
     "find",
     "layers",

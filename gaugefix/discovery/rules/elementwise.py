@@ -74,7 +74,7 @@ register(
 )
 register(
     "aten.softmax aten._softmax aten.log_softmax aten._log_softmax aten.logsumexp aten.cumsum aten.norm "
-    "aten.linalg_vector_norm aten.var aten.std aten.topk aten.sort aten.argmax aten.scaled_dot_product_attention "
+    "aten.linalg_vector_norm aten.var aten.std aten.topk aten.sort aten.argmax "
     "aten.cosine_similarity",
     break_all,
     "couples channels nonlinearly",

@@ -58,7 +58,7 @@ def embedding(ctx: Pass, call: Call) -> Value:
             return array[positions]
 
         moved = replace(table, shift=[]).moved(pick, call.shape)
-        ctx._handled.add(id(table))
+        ctx.take_over(table)
         return moved
     legs = []
     for leg in table.legs:
@@ -69,7 +69,7 @@ def embedding(ctx: Pass, call: Call) -> Value:
     shift: Terms = []
     padded = int(call.get("padding_idx", -1)) >= 0
     if table.source is not None and ctx.exclusive(table) and table.source.entries is None and not padded:
-        ctx._handled.add(id(table))
+        ctx.take_over(table)
         fresh = ctx.rows_shift(table.source.name, table.shape[1])
         shift = [(1.0, fresh.reshape([1] * (n - 1) + [-1]))]
         ctx.maps.append((call.node, table, "embedding"))

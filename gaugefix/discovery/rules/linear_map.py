@@ -66,7 +66,7 @@ def pass_shift(
     if weight.source is not None:  # reading a weight is a multiplicative use
         ctx.pin(weight)
     if bias is not None and ctx.exclusive(bias) and bias.source is not None and bias.source.entries is None:
-        ctx._handled.add(id(bias))
+        ctx.take_over(bias)
         return [(1.0, ctx.absorb(bias.source.name, size_out, channel_map, flat).reshape(layout))]
     out: Terms = []
     if flat and channel_map is not None:

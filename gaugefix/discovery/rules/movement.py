@@ -32,7 +32,7 @@ def move(ctx: Pass, call: Call) -> Any:
         return target(array, *known(rest), **extra)
 
     ctx.shift_of(_without_source(x), len(x.shape))
-    ctx._handled.add(id(x))
+    ctx.take_over(x)
     results = call.node.meta.get("val")
     if call.name not in _ALIGNED:
         pieces = range(len(results)) if isinstance(results, (list, tuple)) else [None]
@@ -141,7 +141,7 @@ def identity(ctx: Pass, call: Call) -> Value:
             ctx.labels.restrict(leg, PERMUTE, f"{call.name} rounds")
         return Value(call.shape, x.legs)
     ctx.shift_of(_without_source(x), len(x.shape))
-    ctx._handled.add(id(x))
+    ctx.take_over(x)
     return replace(x, known=None)
 
 
