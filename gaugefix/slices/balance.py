@@ -21,7 +21,7 @@ from torch import Tensor
 from gaugefix.groups import DiagonalGroup
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.rank_one import Coupling, newton_step
-from gaugefix.slices.term import Moments, Seat, Side, Term, marginals, onto, reduced, values
+from gaugefix.slices.term import Moments, Seat, Side, Squares, Term, marginals, onto, reduced, values
 from gaugefix.symmetry import GaugeGroup, LinearSymmetry
 
 _SCRATCH = 2**22
@@ -94,15 +94,25 @@ class Balance:
             view = self._scratch[key] = buffer[: tensor.numel()].view(tensor.shape)
         return torch.mul(tensor, tensor, out=view)
 
-    def at(self, reduced: list[Tensor], u: Tensor) -> Moments:
+    def at(self, squares: list[Squares], u: Tensor) -> Moments:
         """Moments at ``u``, from :meth:`squares`."""
         grown = (2.0 * u).exp()
         factors = {1: grown, -1: grown.reciprocal()}
-        return self._collect([self._weighted(term, s, factors) for term, s in zip(self.terms, reduced, strict=True)])
+        parts = []
+        for term, s in zip(self.terms, squares, strict=True):
+            parts.append(self._weighted(term, self._square(s.tensor) if s.raw else s.tensor, factors))
+        return self._collect(parts)
 
-    def squares(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        """S of every term: squares (at least float32) summed over the axes along which no leg varies."""
-        return [reduced(term, values(term, tensors).square()) for term in self.terms]
+    def squares(self, tensors: Mapping[str, Tensor]) -> list[Squares]:
+        """S of every term: squares summed over the axes along which no leg varies."""
+        return [self._squares_of(term, values(term, tensors)) for term in self.terms]
+
+    def _squares_of(self, term: Term, tensor: Tensor) -> Squares:
+        small = tensor.ndim > 1 and tensor.numel() <= _SCRATCH
+        whole = len({axis for side in term.sides for axis in side.axes}) == tensor.ndim
+        if small and whole and term.flat:
+            return Squares(tensor, raw=True)
+        return Squares(reduced(term, self._square(tensor) if small and not whole else tensor.square()))
 
     def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
         zeros = parts[0][0].new_zeros(self.size)
@@ -161,10 +171,10 @@ class Balance:
         return self.refine(self.squares(tensors), torch.zeros_like(delta), tolerance, iterations, now)
 
     def refine(
-        self, reduced: list[Tensor], u: Tensor, tolerance: float, iterations: int = 300, now: Moments | None = None
+        self, squares: list[Squares], u: Tensor, tolerance: float, iterations: int = 300, now: Moments | None = None
     ) -> Tensor:
         """Go on from ``u`` with the squares at hand (``now``: the moments there, if they are known)."""
-        now = self.at(reduced, u) if now is None else now
+        now = self.at(squares, u) if now is None else now
         value = float(now.norm())
         before = float("inf")
         for _ in range(iterations):
@@ -172,15 +182,15 @@ class Balance:
             largest = float(delta.abs().max())
             if self._settled(largest, max(self.coupling.contraction, largest / before), tolerance):
                 return u + delta
-            u, now, value = self._advance(reduced, u, delta, value)
+            u, now, value = self._advance(squares, u, delta, value)
             before = largest
         return u
 
-    def replace_(self, squares: list[Tensor], tensors: Mapping[str, Tensor]) -> None:
+    def replace_(self, squares: list[Squares], tensors: Mapping[str, Tensor]) -> None:
         """Exchange the squares of some parameters, given at u = 0."""
         for k, term in enumerate(self.terms):
             if term.parameter in tensors:
-                squares[k] = reduced(term, values(term, tensors).square()).to(squares[k].dtype)
+                squares[k] = self._squares_of(term, values(term, tensors).to(squares[k].tensor.dtype))
 
     def _settled(self, largest: float, contraction: float, tolerance: float) -> bool:
         """Whether a step of this size leaves no more than ``tolerance``, so that it is the last one.
@@ -190,11 +200,11 @@ class Balance:
         c = min(contraction, 0.9)
         return largest * c / (1.0 - c) <= tolerance
 
-    def _advance(self, reduced: list[Tensor], u: Tensor, delta: Tensor, value: float) -> tuple[Tensor, Moments, float]:
+    def _advance(self, squares: list[Squares], u: Tensor, delta: Tensor, value: float) -> tuple[Tensor, Moments, float]:
         """Take the step, halved until Φ does not grow (up to rounding)."""
         slack = value * 10.0 * torch.finfo(delta.dtype).eps
         for _ in range(40):
-            moments = self.at(reduced, u + delta)
+            moments = self.at(squares, u + delta)
             new = float(moments.norm())
             if new <= value + slack:
                 break

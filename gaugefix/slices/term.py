@@ -51,6 +51,19 @@ class Moments:
         return torch.stack([parts[0].sum() for parts in self.parts]).sum()
 
 
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """S of one term, or, where no axis is summed over, the parameter itself: squared when it is needed.
+
+    Args:
+        tensor: S or P, at least float32.
+        raw: whether it is P.
+    """
+
+    tensor: Tensor
+    raw: bool = False
+
+
 def values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
     """The parameter as it scales: with its offset, contiguous, at least float32."""
     tensor = tensors[term.parameter]

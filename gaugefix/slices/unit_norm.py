@@ -37,7 +37,7 @@ class UnitNorm(Slice):
         blocks = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear)]
         require_finite({name: tensors[name] for name in gauge.shapes})
         squares = balance.squares(tensors) if balance.size else []
-        u = torch.zeros(balance.size, dtype=torch.float64, device=squares[0].device if squares else "cpu")
+        u = torch.zeros(balance.size, dtype=torch.float64, device=squares[0].tensor.device if squares else "cpu")
         work = {name: tensors[name].detach().double() for name in gauge.shapes} if blocks else {}
         steps: dict[str, Tensor] = {}
         alive: Tensor | None = None
@@ -46,13 +46,13 @@ class UnitNorm(Slice):
             sweep += 1
             moved = 0.0
             if balance.size:
-                now = balance.at(squares, u.to(squares[0].dtype))
+                now = balance.at(squares, u.to(squares[0].tensor.dtype))
                 ins = now.ins.double()
                 alive = (ins > 0) & (now.outs > 0) if alive is None else alive
                 delta = torch.where(alive, -0.5 * ins.log(), 0.0)
                 u = u + delta
                 moved = float(delta.abs().max())
-                if not math.isfinite(moved) and squares[0].dtype != torch.float64:  # squares that overflowed
+                if not math.isfinite(moved) and squares[0].tensor.dtype != torch.float64:  # squares that overflowed
                     return self.solve(gauge, {name: tensors[name].double() for name in gauge.shapes})
                 if not math.isfinite(moved):
                     break
