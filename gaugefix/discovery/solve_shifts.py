@@ -296,16 +296,27 @@ def _owner(legs: list[Add | Absorb]) -> str:
 def _merge(steps: list[Derive | Solve]) -> list[Derive | Solve]:
     """Join neighbouring one-unknown equations of the same pattern into one vector equation."""
     merged: list[Derive | Solve] = []
+    run: list[Solve] = []
+    targets: set[int] = set()
+
+    def close() -> None:
+        if run:
+            forms = [step.form.terms for step in run]
+            terms = tuple((column[0][0], np.concatenate([i for _, i in column])) for column in zip(*forms, strict=True))
+            merged.append(Solve(np.concatenate([step.target for step in run]), Form(terms)))
+            run.clear()
+            targets.clear()
+
     for step in steps:
-        last = merged[-1] if merged else None
-        if isinstance(step, Solve) and isinstance(last, Solve):
-            same = [c for c, _ in step.form.terms] == [c for c, _ in last.form.terms]
-            fresh = not any(np.isin(i, last.target).any() for _, i in step.form.terms)
-            if same and fresh:
-                terms = tuple(
-                    (c, np.concatenate([i, j])) for (c, i), (_, j) in zip(last.form.terms, step.form.terms, strict=True)
-                )
-                merged[-1] = Solve(np.concatenate([last.target, step.target]), Form(terms))
-                continue
-        merged.append(step)
+        if not isinstance(step, Solve):
+            close()
+            merged.append(step)
+            continue
+        terms = step.form.terms
+        same = run and [c for c, _ in terms] == [c for c, _ in run[-1].form.terms]
+        if not same or any(int(v) in targets for _, i in terms for v in i):
+            close()
+        run.append(step)
+        targets.update(int(t) for t in step.target)
+    close()
     return merged

@@ -123,6 +123,14 @@ def known(value: Any) -> Any:
     return value
 
 
+def positions(value: Any) -> Any:
+    """Like :func:`known`, for movements of labels, which live on the CPU wherever the model is."""
+    found = known(value)
+    if isinstance(found, Tensor):
+        return found.cpu()
+    return type(found)(positions(v) for v in found) if isinstance(found, (list, tuple)) else found
+
+
 def values_in(item: Any) -> list[Value]:
     """All values in nested lists of arguments."""
     if isinstance(item, Value):

@@ -86,9 +86,9 @@ class Leg:
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
         """Lay per-coordinate ``values`` (n,) out over the entries; ``fill`` where the leg does not act."""
-        index = self.tensor(values.device)
         if self.covers(values.shape[0]):
-            return values.reshape(index.shape)
+            return values.view(self.index.shape)
+        index = self.tensor(values.device)
         padded = torch.cat([values, values.new_full((1,), fill)])
         return padded[index]
 

@@ -52,10 +52,10 @@ def embedding(ctx: Pass, call: Call) -> Value:
     table, ids = as_value(call.positional[0]), as_value(call.positional[1])
     n = len(call.shape)
     if ids.known is not None:  # the positions are known: entries of the table, moved
-        positions = ids.known
+        rows = ids.known.cpu()
 
         def pick(array: Tensor) -> Tensor:
-            return array[positions]
+            return array[rows]
 
         moved = replace(table, shift=[]).moved(pick, call.shape)
         ctx.take_over(table)

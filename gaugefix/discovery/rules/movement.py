@@ -16,7 +16,7 @@ from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import FIXED, PERMUTE, ZERO
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
-from gaugefix.discovery.value import Value, compress, known, on_integers, values_in, varies, without_zeros
+from gaugefix.discovery.value import Value, compress, on_integers, positions, values_in, varies, without_zeros
 
 
 def move(ctx: Pass, call: Call) -> Any:
@@ -26,10 +26,10 @@ def move(ctx: Pass, call: Call) -> Any:
         ctx.freeze([x, *values_in(rest)], f"{call.name} with positions that depend on data")
         return Value(call.shape)
     target = _reshaping(call)
-    extra = {k: known(v) for k, v in call.node.kwargs.items()}
+    extra = {k: positions(v) for k, v in call.node.kwargs.items()}
 
     def run(array: Tensor) -> Any:
-        return target(array, *known(rest), **extra)
+        return target(array, *positions(rest), **extra)
 
     ctx.shift_of(_without_source(x), len(x.shape))
     ctx.take_over(x)
@@ -120,7 +120,7 @@ def moved_axis(call: Call, shape: tuple[int, ...], axis: int) -> int | None:
     layout[axis] = size
     marks = torch.arange(size).reshape(layout).expand(shape)
     try:
-        moved = _reshaping(call)(marks, *known(call.positional[1:]))
+        moved = _reshaping(call)(marks, *positions(call.positional[1:]))
     except (RuntimeError, NotImplementedError, TypeError):
         return None
     if not isinstance(moved, Tensor):
@@ -165,8 +165,8 @@ def dropout(ctx: Pass, call: Call) -> Value:
 def concatenate(ctx: Pass, call: Call) -> Value:
     """Cat and stack: legs are matched by the last axis along which they vary; a missing leg is a fixed channel."""
     parts = [as_value(v) for v in call.positional[0]]
-    rest = known(call.positional[1:])
-    extra = {k: known(v) for k, v in call.node.kwargs.items()}
+    rest = positions(call.positional[1:])
+    extra = {k: positions(v) for k, v in call.node.kwargs.items()}
     target: Any = call.node.target
     ordered = [sorted(p.legs, key=lambda leg: varies(leg)[-1:] or [-1], reverse=True) for p in parts]
     legs = []
@@ -208,7 +208,7 @@ def pad(ctx: Pass, call: Call) -> Value:
     if mode != "constant":
         return move(ctx, call)  # type: ignore[no-any-return]
     fill = ZERO if not value else FIXED
-    widths = known(call["pad"])
+    widths = positions(call["pad"])
 
     def run(array: Tensor) -> Tensor:
         return torch.nn.functional.pad(array, list(widths), value=fill)
