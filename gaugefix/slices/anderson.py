@@ -26,6 +26,8 @@ class AndersonMixer:
     def next(self, point: Tensor, value: Tensor) -> Tensor:
         """Return the next iterate from u and G(u), (n,) each."""
         residual = value - point
+        if not bool(torch.isfinite(residual).all()):
+            return value
         if self.points and residual.norm() > 2.0 * (self.values[-1] - self.points[-1]).norm():
             self.points, self.values = [], []  # led astray: start again from the plain step
         self.points = [*self.points[-self.depth :], point]

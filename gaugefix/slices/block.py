@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FLOOR = 1e-12
+"""Smallest ratio of eigenvalues of a second moment that counts as full rank."""
 
-def balance_blocks(a: Tensor, b: Tensor, floor: float = 1e-12) -> tuple[Tensor, float]:
+
+def balance_blocks(a: Tensor, b: Tensor, share: float = 1.0, regular: Tensor | None = None) -> tuple[Tensor, float]:
     """Solve gAgᵀ = g⁻ᵀBg⁻¹ with g symmetric positive, for (batch, n, n) second moments A and B.
 
     With A = L Lᵀ and B = K Kᵀ, LᵀK = U s Vᵀ: M = L⁻ᵀ U s Uᵀ L⁻¹ is the geometric mean of A⁻¹ and B, and g = M^{1/2}
@@ -15,13 +18,16 @@ def balance_blocks(a: Tensor, b: Tensor, floor: float = 1e-12) -> tuple[Tensor, 
     Args:
         a: Σ PPᵀ over vectors, float64.
         b: Σ PPᵀ over covectors, float64.
-        floor: smallest ratio of eigenvalues of a block that counts as regular.
+        share: part of the way to go, g = M^{share/2}: a half where vectors and covectors are legs of one parameter,
+            which the other end moves too.
+        regular: (batch,) blocks to solve; those of full rank by default.
 
     Returns:
         g (batch, n, n) and the largest |log| of its eigenvalues.
     """
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
-    regular = (_condition(a) > floor) & (_condition(b) > floor)
+    full = full_rank(a) & full_rank(b)
+    regular = full if regular is None else full & regular
     a = torch.where(regular[:, None, None], a, eye)
     b = torch.where(regular[:, None, None], b, eye)
     low, high = torch.linalg.cholesky(a), torch.linalg.cholesky(b)
@@ -29,11 +35,11 @@ def balance_blocks(a: Tensor, b: Tensor, floor: float = 1e-12) -> tuple[Tensor, 
     half = torch.linalg.solve_triangular(low.mT, u, upper=True) * s.sqrt()[:, None, :]
     values, vectors = torch.linalg.eigh(half @ half.mT)
     values = values.clamp_min(1e-300)
-    g: Tensor = (vectors * values.sqrt()[:, None, :]) @ vectors.mT
-    return g, float(0.5 * values.log().abs().max())
+    g: Tensor = (vectors * values.pow(0.5 * share)[:, None, :]) @ vectors.mT
+    return g, float(0.5 * share * values.log().abs().max())
 
 
-def _condition(a: Tensor) -> Tensor:
+def full_rank(a: Tensor) -> Tensor:
+    """Which of the (batch, n, n) second moments have full rank, (batch,)."""
     values: Tensor = torch.linalg.eigvalsh(a)
-    ratio: Tensor = values[:, 0] / values[:, -1].clamp_min(1e-300)
-    return ratio
+    return values[:, 0] > FLOOR * values[:, -1].clamp_min(1e-300)

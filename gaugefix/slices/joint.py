@@ -17,13 +17,20 @@ from gaugefix.groups import GeneralLinear
 from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
-from gaugefix.slices.block import balance_blocks
+from gaugefix.slices.block import balance_blocks, full_rank
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.second_moment import second_moments
 from gaugefix.slices.term import Moments
-from gaugefix.symmetry import PARAMETER, GaugeGroup, LinearSymmetry, Symmetry
+from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ShiftSymmetry, Symmetry
 
 Steps = list[tuple[str, Tensor]]
+
+_RUNAWAY = 12.0
+"""|log λ| beyond the balance of the scalings alone at which the joint problem counts as having no solution."""
+_SWEEPS = 200
+"""Alternations of blocks, shifts and kernels."""
+_AFFINE_SWEEPS = 30
+"""Alternations of shifts and kernels alone: the last digits of a slow pair are not worth their time."""
 
 
 class Joint:
@@ -42,12 +49,16 @@ class Joint:
         self.scalings = [s for name in self.balance.classes if isinstance(s := gauge[name], LinearSymmetry)]
         self.names = list(dict.fromkeys(name for s in (*self.blocks, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
+        self.loose = _shifted(self.affine)
+        self.unreached: set[str] = set()
+        self.scalings_only = not self.names
 
     def solve(self, tensors: Mapping[str, Tensor], tolerance: float, rounds: int, now: Moments | None = None) -> Steps:
         """Return the steps: scalings, then blocks, then shifts and kernels (``now``: the moments, if known)."""
         u = self.balance.solve(tensors, tolerance, now=now)
-        if not self.names:
+        if self.scalings_only:
             return self.balance.scales(u)
+        balanced = u
         start = {name: tensors[name].detach().double() for name in self.names}
         require_finite(start)
         steps, moved, left = self._others(start, u, tolerance)
@@ -61,6 +72,8 @@ class Joint:
             better = self.balance.refine(squares, u, 0.1 * tolerance)
             change = float((better - u).abs().max())
             u = mixer.next(u, better)
+            if not float((u - balanced).abs().max()) < _RUNAWAY:
+                return self._give_up(balanced)
             steps, moved, _ = self._others(start, u, tolerance)
             if change <= tolerance:
                 return [*self.balance.scales(u), *steps]
@@ -72,33 +85,71 @@ class Joint:
         )
         return [*self.balance.scales(u), *steps]
 
+    def _give_up(self, balanced: Tensor) -> Steps:
+        """Balance the scalings alone, now and from now on: with the other kinds the norm has no minimum here."""
+        self.scalings_only = True
+        others = ", ".join(s.name for s in (*self.blocks, *self.affine))
+        warnings.warn(
+            f"Expected a point of least norm over scalings together with {others}, got scales that grow without limit. "
+            "Only the scalings are balanced for this model; the others are left where they are.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+        return self.balance.scales(balanced)
+
     def _others(
         self, start: Mapping[str, Tensor], u: Tensor, tolerance: float
     ) -> tuple[Steps, dict[str, Tensor], float]:
         """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved."""
-        work = self._scaled(start, u)
-        totals: dict[str, Tensor] = {}
-        first = None
-        for _ in range(100):
-            size = self._sweep(work, totals)
-            first = size if first is None else first
-            if size <= 0.1 * tolerance or len(self.blocks) + len(self.affine) == 1:
-                break
+        active = any(s.name not in self.unreached for s in self.blocks)
+        first, totals = self._settle(self._scaled(start, u), tolerance) if active else (0.0, {})
         work = self._scaled(start, u)
         for name, value in totals.items():
             work.update(self.gauge[name].act(work, value))
-        steps = [*totals.items(), *self._affine_steps(work, tolerance)]
-        return steps, work, first or 0.0
+        affine, size = self._affine_steps(work, tolerance)
+        return [*totals.items(), *affine], work, max(first, size)
 
-    def _sweep(self, work: dict[str, Tensor], totals: dict[str, Tensor]) -> float:
-        """Solve every block and every affine symmetry once; return the largest step."""
-        largest = 0.0
+    def _settle(self, start: dict[str, Tensor], tolerance: float) -> tuple[float, dict[str, Tensor]]:
+        """Sweep until nothing moves; return how far the first sweep went, and the elements of the blocks.
+
+        An orbit need not hold a point of least norm (maps that expand, one after another): its blocks move for ever.
+        Those are left where they are from then on, by name.
+        """
+        while True:
+            work = dict(start)
+            totals: dict[str, Tensor] = {}
+            first: float | None = None
+            sizes: dict[str, float] = {}
+            for _ in range(_SWEEPS):
+                size = max(self._block_sweep(work, totals, sizes), self._affine_sweep(work, []))
+                first = size if first is None else first
+                if size <= 0.1 * tolerance:
+                    return first, totals
+            restless = {name for name, size in sizes.items() if size > 0.1 * tolerance}
+            if not restless:
+                return first or 0.0, totals
+            self.unreached |= restless
+            warnings.warn(
+                f"Expected a point of least norm for {', '.join(sorted(restless))}, got none within {_SWEEPS} sweeps: "
+                "the maps around expand. Left where they are.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+
+    def _block_sweep(self, work: dict[str, Tensor], totals: dict[str, Tensor], sizes: dict[str, float]) -> float:
+        """Solve every block once."""
         for s in self.blocks:
-            g, size = balance_blocks(*second_moments(s, work))
+            if s.name in self.unreached:
+                continue
+            g, sizes[s.name] = balance_blocks(*second_moments(s, work), _share(s), self._regular(s, work))
             work.update(s.act(work, g))
             totals[s.name] = s.group.compose(g, totals[s.name]) if s.name in totals else g
-            largest = max(largest, size)
-        return max(largest, self._affine_sweep(work, []))
+        return max(sizes.values(), default=0.0)
+
+    def _regular(self, s: LinearSymmetry, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Blocks of full rank without the biases that a shift moves away."""
+        a, b = second_moments(s, tensors, self.loose)
+        return full_rank(a) & full_rank(b)
 
     def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
         largest = 0.0
@@ -110,13 +161,21 @@ class Joint:
             largest = max(largest, size)
         return largest
 
-    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> Steps:
-        """The shifts and kernels once more, from where the linear part of the element leads."""
+    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> tuple[Steps, float]:
+        """The shifts and kernels once more, from where the linear part of the element leads; how far they went."""
         steps: Steps = []
-        for _ in range(100):
-            if self._affine_sweep(work, steps) <= 0.1 * tolerance or len(self.affine) == 1:
+        first: float | None = None
+        for _ in range(_AFFINE_SWEEPS):
+            size = self._affine_sweep(work, steps)
+            first = size if first is None else first
+            if size <= 0.1 * tolerance or len(self.affine) == 1:
                 break
-        return steps
+        if not all(isinstance(s, ShiftSymmetry) for s in self.affine):
+            return steps, first or 0.0
+        total: dict[str, Tensor] = {}
+        for name, value in steps:  # shifts move no weight, so that they commute
+            total[name] = total[name] + value if name in total else value
+        return list(total.items()), first or 0.0
 
     def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
         out = dict(tensors)
@@ -134,11 +193,25 @@ class Joint:
             total = ((now.ins - now.outs) * alive).double().square().sum().cpu()
             norm = now.norm().double().cpu()
         for s in self.blocks:
-            a, b = second_moments(s, tensors)
-            total = total + (a - b).square().sum().cpu()
+            if s.name not in self.unreached and not self.scalings_only:
+                a, b = second_moments(s, tensors)
+                regular = self._regular(s, tensors)[:, None, None]
+                total = total + ((a - b) * regular).square().sum().cpu()
         for name in _names(self.blocks) - self.scaled_names:
             norm = norm + tensors[name].detach().double().square().sum().cpu()
         return total.sqrt() / norm if float(norm) else total
+
+
+def _share(symmetry: LinearSymmetry) -> float:
+    """How far a block may go at once: half if one parameter is both vector and covector."""
+    ends = [{leg.parameter for leg in symmetry.legs if leg.power == power} for power in (1, -1)]
+    return 0.5 if ends[0] & ends[1] else 1.0
+
+
+def _shifted(affine: Iterable[Symmetry]) -> set[str]:
+    """Biases that shift freely."""
+    shifts = [s for s in affine if isinstance(s, ShiftSymmetry)]
+    return {leg.parameter for s in shifts for leg in s.legs if isinstance(leg, Add)}
 
 
 def _names(symmetries: Iterable[LinearSymmetry]) -> set[str]:
