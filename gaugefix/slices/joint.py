@@ -120,10 +120,11 @@ class Joint:
             totals: dict[str, Tensor] = {}
             first: float | None = None
             sizes: dict[str, float] = {}
-            for _ in range(_SWEEPS):
-                size = max(self._block_sweep(work, totals, sizes), self._affine_sweep(work, []))
-                first = size if first is None else first
-                if size <= 0.1 * tolerance:
+            for sweep in range(_SWEEPS):
+                size = self._block_sweep(work, totals, sizes)
+                moved = self._affine_sweep(work, [])
+                first = max(size, moved) if first is None else first
+                if sweep and size <= 0.1 * tolerance:  # what the affine ones do no longer moves a block
                     return first, totals
             restless = {name for name, size in sizes.items() if size > 0.1 * tolerance}
             if not restless:
