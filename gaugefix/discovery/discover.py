@@ -15,8 +15,8 @@ from gaugefix.discovery.capture import Capture, canonical_names, capture
 from gaugefix.discovery.interpreter import Assumptions, Pass
 from gaugefix.discovery.read_kernels import read_kernels
 from gaugefix.discovery.read_off import read_linear
+from gaugefix.discovery.read_shifts import read_shifts
 from gaugefix.discovery.rules import find
-from gaugefix.discovery.solve_shifts import read_shifts
 from gaugefix.discovery.stabilizer import without_stabilizers
 from gaugefix.errors import NoEffectWarning
 from gaugefix.symmetry import Exactness, Frozen, GaugeGroup, LinearSymmetry, ShiftSymmetry, Symmetry, named_tensors
