@@ -215,3 +215,24 @@ def test_clamp_by_a_parameter_is_no_plain_nonlinearity():
 def test_a_model_may_change_its_input_in_place():
     net = Net(lambda s, x: s.o(F.relu(s.a(x.tanh_()))), a=nn.Linear(4, 5), o=nn.Linear(5, 3))
     assert sound(net, rows(4)).dimension == 5
+
+
+def test_the_gate_of_a_glu_is_exchanged_with_what_it_gates_or_not_at_all():
+    """r = W x feeds a GLU and a residual sum: its second half gates the first."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(3, 4, bias=False), nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.out(nn.functional.glu(self.inner(x), -1))
+
+    torch.manual_seed(0)
+    model, args = Gated(), (torch.randn(4, 3),)
+    gauge = discover(model, args)
+    exchanges = [s for s in gauge.symmetries if "permutation" in s.name]
+    for s in exchanges:
+        moved = next(leg for leg in s.legs if leg.parameter == "inner.weight")
+        assert (moved.index >= 0).all(), "the gate moved without its partner"
+    verify(model, gauge, args)

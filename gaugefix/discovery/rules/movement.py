@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gaugefix.discovery.call import Call, as_value
 from gaugefix.discovery.interpreter import Pass
-from gaugefix.discovery.labels import FIXED, PERMUTE, ZERO
+from gaugefix.discovery.labels import FIXED, NOTHING, PERMUTE, ZERO
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
 from gaugefix.discovery.value import Value, compress, on_integers, positions, values_in, varies, without_zeros
@@ -227,7 +227,12 @@ def glu(ctx: Pass, call: Call) -> Value:
     a, b = (x.moved(lambda t, k=k: t.chunk(2, dim)[k], call.shape) for k in range(2))  # type: ignore[misc]
     gate = Value(b.shape, tuple(without_zeros(leg) for leg in b.legs))
     for leg in b.legs:
-        ctx.labels.restrict(leg, 8, f"{call.name}: an arbitrary nonlinearity")
+        ctx.labels.restrict(leg, PERMUTE, f"{call.name}: an arbitrary nonlinearity")
+        partners = [other for other in a.legs if other.shape == leg.shape]
+        for other in partners:
+            ctx.labels.tie(leg, other)  # a gate is exchanged together with what it gates
+        if not partners:
+            ctx.labels.restrict(leg, NOTHING, f"{call.name}: the gate of something fixed")
     fixed = [torch.where(leg > ZERO, FIXED, leg) for leg in gate.legs]
     return multiply_values(ctx, replace(a, shift=[], source=None), Value(b.shape, tuple(fixed)), call.shape)
 
