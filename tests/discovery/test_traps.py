@@ -236,3 +236,22 @@ def test_the_gate_of_a_glu_is_exchanged_with_what_it_gates_or_not_at_all():
         moved = next(leg for leg in s.legs if leg.parameter == "inner.weight")
         assert (moved.index >= 0).all(), "the gate moved without its partner"
     verify(model, gauge, args)
+
+
+def test_a_value_that_is_concatenated_with_itself_shifts_once_in_each_place():
+    """z = V [h, h] + c with h = W x + b: c takes V [t, t] back, not twice that."""
+
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(3, 4), nn.Linear(8, 2)
+
+        def forward(self, x):
+            h = self.inner(x)
+            return self.out(torch.cat([h, h], -1))
+
+    torch.manual_seed(0)
+    model, args = Doubled(), (torch.randn(4, 3),)
+    gauge = discover(model, args)
+    assert [s.dimension for s in gauge.symmetries if s.name.endswith("shift")] == [4]
+    verify(model, gauge, args)

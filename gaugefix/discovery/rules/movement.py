@@ -184,10 +184,11 @@ def concatenate(ctx: Pass, call: Call) -> Value:
             ctx.labels.separate(arrays, moved, lambda ranks: target(ranks, *rest, **extra))
         legs.append(compress(moved))
     shift: Terms = []
-    for part in parts:
+    for place, part in enumerate(parts):  # by place: one value may occur twice
         for coefficient, index in ctx.shift_of(part, len(part.shape)):
             arrays = [
-                (index if other is part else torch.tensor(-1)).expand(other.shape).contiguous() for other in parts
+                (index if k == place else torch.tensor(-1)).expand(other.shape).contiguous()
+                for k, other in enumerate(parts)
             ]
             shift.append((coefficient, compress(target(arrays, *rest, **extra))))
     return Value(call.shape, tuple(legs), shift=shift)
