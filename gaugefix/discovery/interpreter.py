@@ -52,12 +52,12 @@ class Pass:
     uses: Counter[str] = field(default_factory=Counter)
     environments: list[dict[fx.Node, Any]] = field(default_factory=list)
     maps: list[tuple[fx.Node, Value, str]] = field(default_factory=list)
-    kernels: list[Any] = field(default_factory=list)
     dropout_seen: bool = False
     norms_seen: bool = False
     batch_norms_seen: bool = False
     aliased: set[fx.Node] = field(default_factory=set)
     _handled: set[int] = field(default_factory=set)
+    _multiplied: set[str] = field(default_factory=set)
     _absorbed: dict[str, tuple[Tensor, Terms]] = field(default_factory=dict)
     _derived: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     _followed: dict[str, Terms] = field(default_factory=dict)
@@ -153,8 +153,6 @@ class Pass:
         return table if source.entries is None else table.reshape(-1)[source.entries]
 
     # ---- the run ---------------------------------------------------------------------------------------------------
-    _multiplied: set[str] = field(default_factory=set)
-
     def run(self, capture: Capture, rules: Callable[[str], Any]) -> None:
         """Interpret one graph."""
         env: dict[fx.Node, Any] = {}

@@ -167,7 +167,8 @@ def convolution(ctx: Pass, call: Call) -> Value:
 def _kernel_legs(ctx: Pass, weight: Value, groups: int, transposed: bool) -> tuple[Tensor | None, Tensor | None]:
     """Input labels (groups, out per group, in per group) and output labels (out,) of a kernel."""
     rows = weight.shape[0] // groups
-    first = next((leg for leg in weight.legs if varies(leg) == [0] and _is_axis_zero(ctx, weight, leg)), None)
+    # The leg of axis 0 comes first: a depthwise kernel has its input leg along axis 0 too.
+    first = next((leg for leg in weight.legs if varies(leg) == [0] and leg is weight.legs[0]), None)
     second = next((leg for leg in weight.legs if leg is not first), None)
     if not transposed:
         read = None
@@ -189,11 +190,6 @@ def _per_group(leg: Tensor, weight: Value, groups: int) -> Tensor:
         return leg.reshape(1, 1, -1).expand(groups, 1, weight.shape[1])
     full = leg.reshape(groups, -1, leg.shape[1]).expand(groups, weight.shape[0] // groups, weight.shape[1])
     return full[:, :1] if bool((full == full[:, :1]).all()) else full
-
-
-def _is_axis_zero(ctx: Pass, weight: Value, leg: Tensor) -> bool:
-    """Whether this is the leg of axis 0 itself: a depthwise kernel has its input leg along axis 0 too."""
-    return weight.legs[0] is leg
 
 
 def _padded(call: Call) -> bool:
