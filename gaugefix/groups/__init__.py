@@ -1,6 +1,7 @@
 """The groups that networks let act on an axis, one a file."""
 
 from gaugefix.groups.base import DiagonalGroup, Group, MatrixGroup
+from gaugefix.groups.complex_scaling import ComplexScaling
 from gaugefix.groups.general_linear import GeneralLinear
 from gaugefix.groups.orthogonal import Orthogonal
 from gaugefix.groups.permutations import Permutations
@@ -14,6 +15,7 @@ ALL_GROUPS: tuple[type[Group], ...] = (
     SignedScaling,
     Signs,
     GeneralLinear,
+    ComplexScaling,
     Orthogonal,
     Permutations,
     Translations,
@@ -21,6 +23,7 @@ ALL_GROUPS: tuple[type[Group], ...] = (
 
 __all__ = [
     "ALL_GROUPS",
+    "ComplexScaling",
     "DiagonalGroup",
     "GeneralLinear",
     "Group",

@@ -14,6 +14,7 @@ import gaugefix.groups
 from gaugefix.errors import GroupError
 from gaugefix.groups import (
     ALL_GROUPS,
+    ComplexScaling,
     DiagonalGroup,
     GeneralLinear,
     Group,
@@ -31,6 +32,7 @@ CASES = {
     SignedScaling: [SignedScaling(1), SignedScaling(6)],
     Signs: [Signs(1), Signs(6)],
     GeneralLinear: [GeneralLinear(1), GeneralLinear(4), GeneralLinear(3, batch=2)],
+    ComplexScaling: [ComplexScaling(), ComplexScaling(3)],
     Orthogonal: [
         Orthogonal(1),
         Orthogonal(4),
@@ -48,6 +50,8 @@ SYMBOLS = {
     Signs(6): "Z2^6",
     GeneralLinear(4): "GL(4)",
     GeneralLinear(3, batch=2): "GL(3)^2",
+    ComplexScaling(): "GL(1,C)",
+    ComplexScaling(8): "GL(1,C)^8",
     Orthogonal(4): "O(4)",
     Orthogonal(4, batch=2, fixes_ones=True): "O(4)_1^2",
     Permutations(6): "S_6",
@@ -64,6 +68,10 @@ NON_ELEMENTS = [
     (GeneralLinear(2), torch.ones(1, 2, 2)),
     (GeneralLinear(2), torch.full((1, 2, 2), torch.nan)),
     (GeneralLinear(2), torch.eye(2, dtype=torch.bfloat16)[None]),
+    (ComplexScaling(), torch.zeros(1, 2, 2)),
+    (ComplexScaling(), torch.diag(torch.tensor([1.0, -1.0]))[None]),
+    (ComplexScaling(), torch.tensor([[[1.0, 1.0], [1.0, 1.0]]])),
+    (ComplexScaling(), torch.full((1, 2, 2), torch.inf)),
     (Orthogonal(2), 2 * torch.eye(2)[None]),
     (Orthogonal(2), torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])),
     (Orthogonal(2, fixes_ones=True), torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])),
@@ -80,6 +88,7 @@ WITHOUT_LOGARITHM = [
     (GeneralLinear(2), torch.diag(torch.tensor([-2.0, 1.0]))[None]),
     (GeneralLinear(2), torch.tensor([[[-2.0, 1.0], [0.0, -2.0]]])),
     (GeneralLinear(2, batch=2), torch.stack([torch.eye(2), torch.tensor([[-2.0, 1.0], [0.0, 1.0]])])),
+    (ComplexScaling(2), torch.stack([torch.eye(2), -2.0 * torch.eye(2)])),
     (Orthogonal(2), torch.diag(torch.tensor([-1.0, 1.0]))[None]),
     (Orthogonal(2), -torch.eye(2)[None]),
     (Orthogonal(2, fixes_ones=True), torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])),
@@ -120,6 +129,9 @@ def algebra_vector(group, seed, scale=0.4):
 
 
 def to_algebra(group, x):
+    if isinstance(group, ComplexScaling):
+        j = x.new_tensor([[0, -1], [1, 0]])
+        return (x - j @ x @ j) / 2  # the part that commutes with j
     if not isinstance(group, Orthogonal):
         return x
     p = torch.eye(group.n, dtype=x.dtype) - (1 / group.n if group.fixes_ones else 0)
@@ -174,9 +186,11 @@ def test_every_group_is_exported_once():
 @pytest.mark.parametrize("kind", ALL_GROUPS)
 @pytest.mark.parametrize("size", [0, -3])
 def test_bad_sizes_are_refused(kind, size):
-    for argument in {field.name for field in dataclasses.fields(kind)} - {"fixes_ones"}:
+    sizes = {field.name for field in dataclasses.fields(kind) if field.init} - {"fixes_ones"}
+    assert sizes
+    for argument in sizes:
         with pytest.raises(GroupError, match=rf"{kind.__name__}, got {argument}={size}\."):
-            kind(**{"n": 2, argument: size})
+            kind(**dict.fromkeys(sizes, 2) | {argument: size})
 
 
 @over_groups
@@ -290,7 +304,7 @@ def test_random_of_scale_zero_keeps_only_the_discrete_part(group):
     for seed in range(5):
         a = group.random(0.0, source(seed))
         # the discrete parts that are drawn are sign flips, reflections and permutations
-        if isinstance(group, (PositiveScaling, GeneralLinear, Translations)):
+        if isinstance(group, (PositiveScaling, GeneralLinear, ComplexScaling, Translations)):
             assert torch.equal(a, group.identity())
         elif not isinstance(group, Permutations):
             assert_same(group, group.compose(a, a), group.identity())
@@ -450,6 +464,9 @@ def test_charge_vanishes_without_a_noncompact_generator(group):
         assert charge.shape == (0,)
     elif isinstance(group, Orthogonal):
         assert torch.equal(charge, torch.zeros(group.shape, dtype=torch.float64))
+    elif isinstance(group, ComplexScaling):
+        assert charge.diagonal(dim1=-2, dim2=-1).min() > 0
+        assert torch.equal(charge[:, 0, 1], torch.zeros(group.batch, dtype=torch.float64))
     else:
         assert charge.abs().min() > 0
 
