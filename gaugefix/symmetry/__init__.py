@@ -1,6 +1,6 @@
 """Symmetries as frozen data about names, and their action on named tensors."""
 
-from gaugefix.symmetry.base import GRADIENT, PARAMETER, SQUARED_GRADIENT, Part, Symmetry
+from gaugefix.symmetry.base import GRADIENT, PARAMETER, RATIO, SQUARED_GRADIENT, Part, Symmetry
 from gaugefix.symmetry.element import Element
 from gaugefix.symmetry.exactness import Exactness
 from gaugefix.symmetry.gauge_group import Frozen, GaugeGroup, named_tensors
@@ -12,6 +12,7 @@ from gaugefix.symmetry.shift import Absorb, Add, ChannelMap, Derive, Form, Shift
 __all__ = [
     "GRADIENT",
     "PARAMETER",
+    "RATIO",
     "SQUARED_GRADIENT",
     "Absorb",
     "Add",

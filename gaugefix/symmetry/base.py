@@ -6,13 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gaugefix.groups import Group
 from gaugefix.symmetry.exactness import Exactness
 
-PARAMETER, GRADIENT, SQUARED_GRADIENT = 1, -1, -2
-"""Laws of transport: how a tensor attached to a parameter moves (itself, a gradient, a squared gradient)."""
+PARAMETER, GRADIENT, SQUARED_GRADIENT, RATIO = 1, -1, -2, 10
+"""Laws of transport: how a tensor attached to a parameter moves (itself, a gradient, a squared gradient). RATIO: a
+gradient over its size, |g| of which drops out: it moves by the orthogonal factor of g (signs of a scaling, a
+permutation, a rotation).
+"""
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,37 @@ class Symmetry(ABC):
     @abstractmethod
     def act(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
         """Return the moved parameters (out of place, differentiable), from the tensors named by :attr:`reads`."""
+
+    def transport(
+        self, tensors: Mapping[str, Tensor], value: Tensor, law: int, at: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Move what is attached to parameters through one step θ' = F(θ): the hook of ``act_``.
+
+        A covector moves by (DF)⁻ᵀ. This one pulls gradients back through the inverse at θ', all at once, for a step may
+        mix parameters. Second moments would need correlations between entries; they stay, as do ratios. A subclass
+        that knows its matrix on every entry moves them by the elementwise square of it.
+
+        Args:
+            tensors: attached tensors of one kind (all gradients, say), by the name of their parameter, each in its
+                shape; those of parameters outside :attr:`reads` are left out of the result.
+            value: the group element of the step.
+            law: GRADIENT, SQUARED_GRADIENT or RATIO.
+            at: the parameters named by :attr:`reads` *after* the step, float32 or wider.
+
+        Returns:
+            The tensors that moved, in the dtypes of ``tensors``.
+        """
+        names = [name for name in tensors if name in self.reads]
+        if law != GRADIENT or not names:
+            return {}
+        here = tuple(at[name].detach() for name in names)
+
+        def undo(*given: Tensor) -> tuple[Tensor, ...]:
+            state = {**at, **dict(zip(names, given, strict=True))}
+            back = self.act(state, self.group.inverse(value))
+            return tuple(back.get(name, state[name]) for name in names)
+
+        with torch.enable_grad():
+            pull = torch.func.vjp(undo, *here)[1]
+        pulled = pull(tuple(tensors[name].to(h.dtype) for name, h in zip(names, here, strict=True)))
+        return {name: new.to(tensors[name].dtype) for name, new in zip(names, pulled, strict=True)}

@@ -71,8 +71,10 @@ class LinearSymmetry(Symmetry):
     def act(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
         return self.transport(tensors, value, PARAMETER)
 
-    def transport(self, tensors: Mapping[str, Tensor], value: Tensor, law: int) -> dict[str, Tensor]:
-        """Move ``tensors`` (those present) by ``law``: parameter, gradient or squared gradient."""
+    def transport(
+        self, tensors: Mapping[str, Tensor], value: Tensor, law: int, at: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Move ``tensors`` (those present) by ``law``; the matrix on a leg does not depend on the parameters ``at``."""
         moved: dict[str, Tensor] = {}
         for leg in self.legs:
             tensor = moved.get(leg.parameter, tensors.get(leg.parameter))

@@ -1,9 +1,9 @@
 """Transport: whatever is attached to a parameter moves with it."""
 
-from gaugefix.symmetry import GRADIENT, SQUARED_GRADIENT
+from gaugefix.symmetry import GRADIENT, RATIO, SQUARED_GRADIENT
 from gaugefix.transport.act import act_
 from gaugefix.transport.attachments import Attached, Attachments, attached
-from gaugefix.transport.laws import INVARIANT, LAWS, RATIO, Policy, register_optimizer
+from gaugefix.transport.laws import INVARIANT, LAWS, Policy, register_optimizer
 
 __all__ = [
     "GRADIENT",

@@ -15,6 +15,7 @@ from gaugefix.groups import DiagonalGroup, Group, MatrixGroup
 from gaugefix.symmetry import (
     GRADIENT,
     PARAMETER,
+    RATIO,
     Element,
     GaugeGroup,
     LinearSymmetry,
@@ -22,7 +23,7 @@ from gaugefix.symmetry import (
     named_tensors,
 )
 from gaugefix.transport.attachments import Attached, attached
-from gaugefix.transport.laws import RATIO, Policy
+from gaugefix.transport.laws import Policy
 from gaugefix.transport.scale import is_plain_scaling, scale_
 
 if TYPE_CHECKING:
@@ -111,54 +112,41 @@ def _require_own_tensors(tensors: Mapping[str, Tensor]) -> None:
 def _moved(
     tensors: Mapping[str, Tensor], along: list[Attached], steps: list[tuple[Symmetry, Tensor]]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Compute the new value of everything, step by step, without touching anything."""
-    now = {name: t.detach() for name, t in tensors.items()}
-    attached_now = [item.tensor.detach() for item in along]
+    """Compute the new value of everything, step by step, without touching anything.
+
+    Half precision is widened first, so that many steps round but once, where the result is copied back.
+    """
+    now = {name: _wide(t) for name, t in tensors.items()}
+    values = [_wide(item.tensor) for item in along]
     changed: set[str] = set()
     for symmetry, value in steps:
-        after = {**now, **symmetry.act(now, value)}
-        attached_now = _transport(symmetry, value, along, attached_now, after)
-        now = after
+        now = {**now, **symmetry.act(now, value)}
+        values = _transported(symmetry, value, along, values, now)
         changed |= set(symmetry.parameters) & set(tensors)
     pairs = [(tensors[name], now[name]) for name in changed]
-    return pairs + [(item.tensor, new) for item, new in zip(along, attached_now, strict=True)]
+    return pairs + [(item.tensor, new) for item, new in zip(along, values, strict=True)]
 
 
-def _transport(
+def _wide(tensor: Tensor) -> Tensor:
+    wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(wide)
+
+
+def _transported(
     symmetry: Symmetry, value: Tensor, along: list[Attached], values: list[Tensor], after: Mapping[str, Tensor]
 ) -> list[Tensor]:
-    """Move gradients and states through one step."""
-    if isinstance(symmetry, LinearSymmetry):
-        angles = _orthogonal_factor(symmetry.group, value) if any(item.law == RATIO for item in along) else value
-        return [
-            symmetry.transport(
-                {item.parameter: v},
-                angles if item.law == RATIO else value,
-                GRADIENT if item.law == RATIO else item.law,
-            ).get(item.parameter, v)
-            for item, v in zip(along, values, strict=True)
-        ]
-    # An affine step θ' = F(θ) moves covectors by (DF)^{-T}: pull them back through the inverse at θ'. Second moments
-    # would need the correlation between a bias and its weight, and stay.
-    out = list(values)
+    """Move gradients and states through one step, kind by kind."""
     kinds: dict[object, list[int]] = {}
     for k, item in enumerate(along):
-        if item.law == GRADIENT and item.parameter in symmetry.reads:
-            kinds.setdefault(item.kind, []).append(k)
-    for group in kinds.values():
-        names = [along[k].parameter for k in group]
-        wide = {n: after[n].to(torch.promote_types(after[n].dtype, torch.float32)) for n in symmetry.reads}
-
-        def undo(*given: Tensor, names: list[str] = names, wide: dict[str, Tensor] = wide) -> tuple[Tensor, ...]:
-            state = {**wide, **dict(zip(names, given, strict=True))}
-            back = symmetry.act(state, symmetry.group.inverse(value))
-            return tuple(back.get(n, state[n]) for n in names)
-
-        with torch.enable_grad():
-            pull = torch.func.vjp(undo, *(wide[n] for n in names))[1]
-        pulled = pull(tuple(out[k].to(wide[n].dtype) for k, n in zip(group, names, strict=True)))
-        for k, new in zip(group, pulled, strict=True):
-            out[k] = new.to(out[k].dtype)
+        kinds.setdefault(item.kind, []).append(k)
+    out = list(values)
+    for members in kinds.values():
+        law, element = along[members[0]].law, value
+        if law == RATIO and isinstance(symmetry, LinearSymmetry):
+            law, element = GRADIENT, _orthogonal_factor(symmetry.group, value)
+        moved = symmetry.transport({along[k].parameter: values[k] for k in members}, element, law, after)
+        for k in members:
+            out[k] = moved.get(along[k].parameter, values[k])
     return out
 
 

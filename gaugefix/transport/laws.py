@@ -1,7 +1,8 @@
 """The laws of transport as a table: what each entry of an optimizer's state is, and so how it moves.
 
 A parameter moves by g, its gradient and every linear average of gradients by g⁻ᵀ, a squared gradient by the
-elementwise square of that (exact for diagonal g; for others it neglects correlations between entries).
+elementwise square of that (exact for diagonal g; for others it neglects correlations between entries: see
+docs/transport.md for how much).
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 from typing import Literal
 
 from gaugefix.errors import TransportError
-from gaugefix.symmetry import GRADIENT, SQUARED_GRADIENT
+from gaugefix.symmetry import GRADIENT, RATIO, SQUARED_GRADIENT
 
-INVARIANT, RATIO = 0, 10
-"""More laws of transport. INVARIANT: a step count or a schedule, the same in every gauge. RATIO: a gradient over its
-size, |g| of which drops out: it moves by the orthogonal factor of g (signs of a scaling, a permutation, a rotation).
-"""
+INVARIANT = 0
+"""One more law of transport: a step count or a schedule, the same in every gauge."""
 
 _ADAM = {"step": INVARIANT, "exp_avg": GRADIENT, "exp_avg_sq": SQUARED_GRADIENT, "max_exp_avg_sq": SQUARED_GRADIENT}
 
@@ -25,6 +24,8 @@ LAWS: dict[str, dict[str, int]] = {
     "NAdam": {**_ADAM, "mu_product": INVARIANT},
     "RAdam": _ADAM,
     "Adagrad": {"step": INVARIANT, "sum": SQUARED_GRADIENT},
+    # An average of gradients; its orthogonal factor is taken at every step anew, and is no state.
+    "Muon": {"momentum_buffer": GRADIENT},
     # buf = μ·buf + g/√v: gradients over roots of squared gradients.
     "RMSprop": {"step": INVARIANT, "square_avg": SQUARED_GRADIENT, "grad_avg": GRADIENT, "momentum_buffer": RATIO},
 }

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import DiagonalGroup
-from gaugefix.symmetry import GRADIENT, Leg, LinearSymmetry, Symmetry
+from gaugefix.symmetry import GRADIENT, RATIO, Leg, LinearSymmetry, Symmetry
 from gaugefix.transport.attachments import Attached
-from gaugefix.transport.laws import RATIO
 
 
 def is_plain_scaling(symmetry: Symmetry) -> bool:

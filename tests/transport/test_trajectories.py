@@ -148,4 +148,4 @@ def test_accumulated_gradients_go_on_accumulating():
 
 
 def test_every_row_is_tested():
-    assert set(SETTINGS) == set(LAWS)
+    assert {*SETTINGS, "Muon"} == set(LAWS)  # Muon: test_muon.py
