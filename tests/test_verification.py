@@ -8,7 +8,7 @@ from torch import nn
 
 from gaugefix import discover, verify
 from gaugefix.errors import SymmetryError, VerificationError
-from gaugefix.groups import GeneralLinear, Permutations, PositiveScaling, SignedScaling, Translations
+from gaugefix.groups import GeneralLinear, Orthogonal, Permutations, PositiveScaling, SignedScaling, Translations
 from gaugefix.symmetry import Add, Exactness, Form, GaugeGroup, Leg, LinearSymmetry, ShiftSymmetry, WriterKernel
 from tests.discovery.architectures import EPS, Net, act, chain, rows
 
@@ -230,6 +230,84 @@ def test_keyword_inputs_and_nested_outputs():
     model, kwargs = Keyword(), {"scale": torch.ones(())}
     gauge = discover(model, rows(4), kwargs)
     assert verify(model, gauge, rows(4), kwargs).error <= 1e-14
+
+
+class Float32Norm(nn.Module):
+    """Computes in float32 whatever its input is, as many language models do."""
+
+    def forward(self, x):
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(x.dtype)
+
+
+def rotations() -> GaugeGroup:
+    legs = (W, B, V)
+    return declared(Orthogonal(5), *legs, name="rotation")
+
+
+def test_casts_to_float32_inside_the_model_leave_no_rounding():
+    model = chain(nn.Linear(4, 5), Float32Norm(), nn.Linear(5, 3))
+    assert verify(model, rotations(), rows(4)).error <= 1e-14
+    assert model[0].weight.dtype == torch.float32
+
+
+class Attention(nn.Module):
+    """Attends where ``attention_mask`` is 1, with an additive mask made from a limit of float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.o = nn.Linear(4, 5, bias=False), nn.Linear(4, 3)
+
+    def forward(self, *, x, attention_mask, offset=None):
+        scores = (self.k(x) @ self.k(x).mT).float()
+        scores = scores + (1.0 - attention_mask[:, None].float()) * torch.finfo(torch.float32).min
+        return self.o(F.softmax(scores, -1, dtype=torch.float32).to(x.dtype) @ x)
+
+
+class TestKeywords:
+    K = Leg("k.weight", np.arange(5).reshape(5, 1))
+    MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
+
+    def gauge(self, group):
+        symmetry = LinearSymmetry("keys", Exactness.EXACT, acting=group, legs=(self.K,))
+        return GaugeGroup((symmetry,), {"k.weight": (5, 4)})
+
+    def test_masks_stay_masks_and_inputs_are_drawn(self):
+        """An example of zeros shows nothing: only fresh inputs tell the true from the false."""
+        kwargs = {"x": torch.zeros(2, 5, 4), "attention_mask": self.MASK}
+        assert verify(Attention(), self.gauge(Orthogonal(5)), (), kwargs).error <= 1e-14
+        with pytest.raises(VerificationError, match="'keys'"):
+            verify(Attention(), self.gauge(PositiveScaling(5)), (), kwargs)
+
+    def test_the_example_serves_where_fresh_inputs_do_not(self):
+        class Root(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = mlp()
+
+            def forward(self, x, *, variance):
+                if not bool((variance > 0).all()):
+                    raise ValueError("negative variance")
+                return self.net(x) / variance.sqrt()
+
+        kwargs = {"variance": torch.full((5, 1), 2.0)}
+        gauge = discover(mlp(), rows(4))
+        legs = {name: f"net.{name}" for name in gauge.shapes}
+        shapes = {legs[name]: shape for name, shape in gauge.shapes.items()}
+        (scale,) = [s for s in gauge.symmetries if isinstance(s.group, PositiveScaling)]
+        moved = tuple(Leg(legs[leg.parameter], leg.index, leg.power, leg.axis) for leg in scale.legs)
+        group = GaugeGroup((LinearSymmetry("s", Exactness.EXACT, acting=scale.group, legs=moved),), shapes)
+        assert verify(Root(), group, rows(4), kwargs).error <= 1e-14
+
+    def test_outputs_without_a_number_are_refused(self):
+        kwargs = {"x": torch.full((2, 5, 4), torch.nan), "attention_mask": self.MASK}
+
+        class Broken(Attention):
+            def forward(self, **given):
+                return super().forward(**given) * torch.nan
+
+        with pytest.raises(VerificationError, match="Expected finite outputs of Broken on the example inputs, got"):
+            verify(Broken(), self.gauge(Orthogonal(5)), (), kwargs)
 
 
 def test_seeds_give_other_draws_with_the_same_verdict():

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from gaugefix.errors import GaugeError
+from gaugefix.testing.double_precision import double_precision
+from gaugefix.testing.dropout_off import DropoutOff
+from gaugefix.testing.fresh_inputs import as_double, fresh_inputs
+from gaugefix.testing.probe import tensors_in
 
 _BATCHES = 4
+_SPARE_ROWS = 32
+"""Rows of the Jacobian beyond 5/4 of its columns: a random matrix of that shape is well conditioned."""
 
 
 @dataclass(frozen=True)
@@ -75,45 +81,44 @@ def _redundancy(
     model = copy.deepcopy(model).double()
     randomise_(model, seed)
     model.train(mode == "train")
-    for module in model.modules():
-        if isinstance(module, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)):
-            module.eval()
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = sum(p.numel() for p in named.values())
+    device = next((p.device.type for p in named.values()), "cpu")
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    draw = inputs if callable(inputs) else None
-    with torch.random.fork_rng():
+
+    def draw(n: int, k: int) -> tuple[Any, ...]:
+        drawn = inputs(n) if callable(inputs) else fresh_inputs(inputs, seed + k, n, spread=1.0 + k)
+        return tuple(map(as_double, drawn))
+
+    with torch.random.fork_rng(), double_precision(device), DropoutOff():
         torch.manual_seed(seed + 2)
-        probe = _flat(model(*_double(draw(4) if draw else fresh_inputs(inputs, seed, 4))))  # type: ignore[arg-type]
+        probe = _flat(model(*draw(4, 0)))
         if samples is None:
             samples = 4 + (3 * total * 4) // max(1, probe.numel())
-        # Several batches of different spread: within one batch the statistics of a norm are constants.
-        sizes = [max(4, -(-samples // _BATCHES))] * _BATCHES
-        batches = [
-            _double(draw(n) if draw else fresh_inputs(inputs, seed + k, n, spread=1.0 + k))  # type: ignore[arg-type]
-            for k, n in enumerate(sizes)
-        ]
-    names = list(named)
-
-    def outputs(*values: Tensor) -> Tensor:
-        given = dict(zip(names, values, strict=True))
-        return torch.cat(
-            [
-                _flat(torch.func.functional_call(model, given | {k: b.clone() for k, b in buffers.items()}, batch))
-                for batch in batches
-            ]
-        )
-
-    given = tuple(p.detach() for p in named.values())
-    jacobian = torch.autograd.functional.jacobian(outputs, given)  # type: ignore[no-untyped-call]
-    matrix = torch.cat([j.reshape(j.shape[0], -1) for j in jacobian], dim=1)
+        outputs = []
+        for k in range(_BATCHES):  # of different spread: within one batch the statistics of a norm are constants
+            batch = draw(max(4, -(-samples // _BATCHES)), k)
+            state = {**named, **{name: b.clone() for name, b in buffers.items()}}
+            outputs.append(_flat(torch.func.functional_call(model, state, batch)))
+        matrix = _sketch(torch.cat(outputs), list(named.values()), seed)
     used = matrix.norm(dim=0) > 1e-12 * matrix.norm(dim=0).max()
     matrix = matrix[:, used]
-    matrix = matrix / matrix.norm(dim=0)
-    matrix = torch.linalg.qr(matrix, mode="r").R if matrix.shape[0] > matrix.shape[1] else matrix
-    values = torch.linalg.svdvals(matrix)
+    values = torch.linalg.svdvals(matrix / matrix.norm(dim=0))
     values = torch.cat([values, values.new_zeros(max(0, matrix.shape[1] - len(values)))])
     return _read(values, int((~used).sum()), total)
+
+
+def _sketch(outputs: Tensor, parameters: Sequence[Tensor], seed: int) -> Tensor:
+    """Return the Jacobian of a few random combinations of the outputs: it has the same kernel as the whole."""
+    rows = min(len(outputs), _SPARE_ROWS + 5 * sum(p.numel() for p in parameters) // 4)
+    generator = torch.Generator().manual_seed(seed)
+    few = rows < len(outputs)
+    jacobian = []
+    for k in range(rows):
+        value = outputs @ torch.randn(len(outputs), generator=generator, dtype=outputs.dtype) if few else outputs[k]
+        gradients = torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+        jacobian.append(torch.cat([g.reshape(-1) for g in gradients]))
+    return torch.stack(jacobian)
 
 
 def _read(values: Tensor, dead: int, total: int) -> Redundancy:
@@ -155,31 +160,5 @@ def randomise_(model: nn.Module, seed: int = 0) -> None:
                 buffer.copy_((0.3 * normal(buffer)).exp())
 
 
-def fresh_inputs(args: Sequence[Any], seed: int = 0, batch: int | None = None, spread: float = 1.0) -> tuple[Any, ...]:
-    """Draw inputs like ``args``: normal floats, whole numbers within the example's range, a new batch size."""
-    generator = torch.Generator().manual_seed(seed)
-    out: list[Any] = []
-    for a in args:
-        if not isinstance(a, Tensor) or a.ndim == 0:
-            out.append(a)
-            continue
-        shape = (batch, *a.shape[1:]) if batch is not None else tuple(a.shape)
-        if a.is_floating_point():
-            out.append((spread * torch.randn(shape, generator=generator, dtype=torch.float64)).to(a.dtype))
-        elif a.dtype == torch.bool:
-            out.append(a if batch is None else a[:1].expand(shape))
-        else:
-            low, high = int(a.min()), int(a.max())
-            out.append(torch.randint(low, high + 1, shape, generator=generator, dtype=torch.int64).to(a.dtype))
-    return tuple(out)
-
-
-def _double(args: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
-
-
 def _flat(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output.reshape(-1)
-    items = output.values() if isinstance(output, dict) else output
-    return torch.cat([_flat(o) for o in items if isinstance(o, (Tensor, tuple, list, dict))])
+    return torch.cat([t.reshape(-1) for t in tensors_in(output) if t.is_floating_point()])

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gaugefix.errors import GaugeError
-from gaugefix.testing.redundancy import fresh_inputs, randomise_, redundancy
+from gaugefix.testing.redundancy import randomise_, redundancy
 from tests.discovery.architectures import Net, act, chain, parameter, rows
 
 
@@ -63,6 +63,37 @@ def test_inputs_may_be_drawn_by_a_function():
     assert redundancy(net, batch, draws=2).nullity >= 3
 
 
+class Float32Norm(nn.Module):
+    """An RMS norm that computes in float32 whatever its input is, as many language models have it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.float32)
+        return self.gain * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 0.05)).to(x.dtype)
+
+
+def test_casts_to_float32_inside_the_model_leave_the_gap():
+    model = chain(nn.Linear(6, 5), Float32Norm(5), nn.Linear(5, 3))
+    found = redundancy(model, rows(6), draws=1)
+    # The gains against the next weight, and the rotations of the norm's input.
+    assert found.nullity == 5 + 10
+    assert found.gap > 1e8
+
+
+def test_dropout_inside_a_function_is_off():
+    net = Net(lambda s, x: s.o(F.dropout(s.a(x), 0.5)), a=nn.Linear(4, 3), o=nn.Linear(3, 2))
+    # What is left is an affine map 4 → 2, with 10 dimensions.
+    assert redundancy(net, rows(4), mode="train", draws=1).nullity == 15 + 8 - 10
+
+
+def test_samples_beyond_the_default_change_nothing():
+    net = chain(nn.Linear(4, 5), act(), nn.Linear(5, 3))
+    assert [redundancy(net, rows(4), samples=n, draws=1).nullity for n in (60, 400)] == [5, 5]
+
+
 def test_the_generator_and_the_model_are_left_alone():
     model = chain(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).train()
     before, state = {n: v.clone() for n, v in model.state_dict().items()}, torch.get_rng_state()
@@ -110,20 +141,3 @@ class TestRandomise:
             randomise_(model, seed=3)
         assert torch.equal(one[0].weight, two[0].weight)
         assert one[1].weight is one[0].weight
-
-
-class TestFreshInputs:
-    def test_shapes_types_and_batch(self):
-        example = (torch.zeros(3, 2), torch.tensor([[1, 5], [2, 3]]), torch.tensor([True, False]), 7, torch.tensor(2.0))
-        x, ids, mask, number, scalar = fresh_inputs(example, batch=4)
-        assert (x.shape, ids.shape, mask.shape) == ((4, 2), (4, 2), (4,))
-        assert (x.dtype, ids.dtype) == (torch.float32, torch.int64)
-        assert int(ids.min()) >= 1
-        assert int(ids.max()) <= 5
-        assert number == 7
-        assert scalar is example[4]
-
-    def test_seeds(self):
-        a, b, c = (fresh_inputs(rows_of_zeros(), seed)[0] for seed in (1, 1, 2))
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
