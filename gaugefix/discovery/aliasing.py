@@ -6,9 +6,9 @@ from torch import fx
 
 
 def is_mutable(node: fx.Node) -> bool:
-    """Whether the operation changes an argument in place."""
+    """Whether the operation changes the entries of an argument in place."""
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
+    return schema is not None and bool(schema.is_mutable) and schema.name != "aten::detach_"
 
 
 def aliases(node: fx.Node) -> set[fx.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from gaugefix.discovery.labels import FIXED, LINEAR, NOTHING, Labels
+from gaugefix.discovery.labels import FIXED, LINEAR, NOTHING, TURN, ZERO, Labels
 
 Ints = NDArray[np.int64]
 
@@ -26,6 +27,9 @@ class Components:
         allowed: actions that every component allows.
         selfdual: components that are dual to themselves (g = g⁻ᵀ).
         key: hash of the sums in which a component occurs.
+        planes: (planes, 2) pairs of components that turn by a common angle; every other pair that rotary positions
+            turn scales alike, and is one component.
+        centred: components over which a norm takes the mean.
     """
 
     of: Ints
@@ -33,6 +37,8 @@ class Components:
     allowed: Ints
     selfdual: NDArray[np.bool_]
     key: Ints
+    planes: Ints
+    centred: NDArray[np.bool_]
 
     @property
     def count(self) -> int:
@@ -40,15 +46,29 @@ class Components:
         return len(self.allowed)
 
 
-def components(labels: Labels) -> Components:
-    """Signed connected components of the equal/dual edges.
+Edges = list[tuple[Ints, Ints, int]]
+
+
+def components(labels: Labels, more: Sequence[tuple[Ints, Ints, int]] = ()) -> Components:
+    """Signed connected components of the equal/dual edges (and ``more`` of them).
 
     Every label gets two nodes, itself and its dual; a component that holds both copies of a label is self-dual.
+    Planes whose channels may not turn are joined, until those that are left may.
     """
+    edges: Edges = [*labels.edges, *more]
+    while True:
+        found = _join(labels, edges)
+        broken = _broken_planes(labels, found)
+        if not broken:
+            return found
+        edges += broken
+
+
+def _join(labels: Labels, edges: Edges) -> Components:
     n = labels.count
     rows: list[Ints] = [np.zeros(0, np.int64)]
     columns: list[Ints] = [np.zeros(0, np.int64)]
-    for a, b, sign in labels.edges:
+    for a, b, sign in edges:
         rows += [a, a + n]
         columns += [b, b + n] if sign > 0 else [b + n, b]
     row, column = np.concatenate(rows), np.concatenate(columns)
@@ -68,7 +88,32 @@ def components(labels: Labels) -> Components:
     key = np.zeros(size, np.int64)
     for which, hashes in labels.fibres:
         np.add.at(key, of[which], hashes)
-    return Components(of, signs, allowed, selfdual, key)
+    centred = np.zeros(size, bool)
+    for which in labels.centred:
+        centred[of[which]] = True
+    pairs = [np.sort(of[np.stack(plane, axis=1)], axis=1) for plane in labels.planes]
+    planes = np.unique(np.concatenate(pairs), axis=0) if pairs else np.zeros((0, 2), np.int64)
+    return Components(of, signs, allowed, selfdual, key, planes[planes[:, 0] != planes[:, 1]], centred)
+
+
+def _broken_planes(labels: Labels, found: Components) -> Edges:
+    """Planes that may not turn, as edges that tie their scales.
+
+    Both channels must allow it, be no duals of themselves, occur in the same sums and belong to no other plane.
+    """
+    often = np.bincount(found.planes.ravel(), minlength=found.count)
+    edges: Edges = []
+    for a, b in labels.planes:
+        left, right = found.of[a], found.of[b]
+        good = (found.allowed[left] & found.allowed[right] & TURN) > 0
+        good &= (found.key[left] == found.key[right]) & (found.sign[a] == found.sign[b])
+        good &= ~(found.selfdual[left] | found.selfdual[right])
+        good &= (often[left] == 1) & (often[right] == 1) & (a > ZERO) & (b > ZERO)
+        joined = (left == right) & ((found.sign[a] == found.sign[b]) | found.selfdual[left])
+        bad = ~good & ~joined
+        if bad.any():
+            edges.append((a[bad], b[bad], 1))
+    return edges
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,26 @@ import numpy as np
 from torch import fx, nn
 
 from gaugefix.discovery.capture import Capture, canonical_names, capture
+from gaugefix.discovery.fusion import fusions
 from gaugefix.discovery.interpreter import Assumptions, Pass
 from gaugefix.discovery.read_kernels import read_kernels
 from gaugefix.discovery.read_off import read_linear
+from gaugefix.discovery.read_rotations import read_rotations
 from gaugefix.discovery.read_shifts import read_shifts
 from gaugefix.discovery.rules import find
 from gaugefix.discovery.stabilizer import without_stabilizers
 from gaugefix.errors import NoEffectWarning
-from gaugefix.symmetry import Exactness, Frozen, GaugeGroup, LinearSymmetry, ShiftSymmetry, Symmetry, named_tensors
+from gaugefix.groups import Orthogonal
+from gaugefix.symmetry import (
+    Exactness,
+    Frozen,
+    GaugeGroup,
+    LinearSymmetry,
+    ResidualRotation,
+    ShiftSymmetry,
+    Symmetry,
+    named_tensors,
+)
 
 
 def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> GaugeGroup:
@@ -54,6 +66,7 @@ def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | 
     if strict.dropout_seen:
         relaxed = analysis.run(Assumptions(dropout=False))
         symmetries = _merge(exact, analysis.read(relaxed, Exactness.DROPOUT_FREE))
+    symmetries += analysis.rotations(symmetries, strict)
     if strict.batch_norms_seen:
         frozen = analysis.run(Assumptions(norms="frozen"))
         symmetries += _only_new(symmetries, read_linear(frozen, analysis.order, Exactness.ONE_MODE, discrete=False))
@@ -84,6 +97,7 @@ class _Analysis:
         self.parameters = {name: p for name, p in named.items() if canonical[name] == name}
         self.order = list(self.parameters)
         self.trainable = frozenset(name for name, p in self.parameters.items() if p.requires_grad)
+        self.fusions = [fusions(trace) for trace in self.captures]
         self.used: set[str] = set()
         self.uses: Counter[str] = Counter()
         for trace in self.captures:
@@ -98,8 +112,8 @@ class _Analysis:
 
     def run(self, assumptions: Assumptions) -> Pass:
         ctx = Pass(assumptions, self.trainable, self.parameters, uses=self.uses)
-        for trace in self.captures:
-            ctx.run(trace, find)
+        for trace, fused in zip(self.captures, self.fusions, strict=True):
+            ctx.run(trace, find, fused)
         return ctx
 
     def read(self, ctx: Pass, exactness: Exactness) -> list[Symmetry]:
@@ -107,6 +121,21 @@ class _Analysis:
         found += read_shifts(ctx.shifts, exactness)
         found += read_kernels(ctx, exactness)
         return found
+
+    def rotations(self, known: list[Symmetry], strict: Pass) -> list[ResidualRotation]:
+        """Rotations of residual streams that no other symmetry is."""
+        if not strict.norms_seen:
+            return []
+        taken = {s.parameters for s in known if isinstance(s.group, Orthogonal)}
+        exact = self._rotations(Assumptions(gains="conjugated"), Exactness.EXACT)
+        if strict.dropout_seen:
+            relaxed = self._rotations(Assumptions(gains="conjugated", dropout=False), Exactness.DROPOUT_FREE)
+            moving = {s.parameters for s in exact}
+            exact += [s for s in relaxed if s.parameters not in moving]
+        return [s for s in exact if s.parameters not in taken]
+
+    def _rotations(self, assumptions: Assumptions, exactness: Exactness) -> list[ResidualRotation]:
+        return read_rotations(self.run(assumptions), self.order, exactness)
 
     def gauge(self, symmetries: list[Symmetry], strict: Pass) -> GaugeGroup:
         tensors = named_tensors(self.model)

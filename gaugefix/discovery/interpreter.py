@@ -5,21 +5,24 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from gaugefix.discovery.aliasing import aliases, is_mutable
 from gaugefix.discovery.call import Call, bind, convolution_layout
 from gaugefix.discovery.capture import Capture
+from gaugefix.discovery.fusion import Fusion, Fusions
 from gaugefix.discovery.labels import NOTHING, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
 from gaugefix.discovery.value import Source, Value, known, pad_left, values_in
 from gaugefix.symmetry import ChannelMap
 
 NormMode = Literal["live", "frozen", "scale free"]
+GainMode = Literal["kept", "conjugated"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class Assumptions:
         dropout: whether dropout is active.
         norms: ``"live"``: norms are taken as they are, in train mode and in eval mode; ``"frozen"``: eval mode only
             (a batch norm is an affine map); ``"scale free"``: as if the eps of every norm were 0.
+        gains: ``"kept"``: a gain multiplies channels, which then cannot mix; ``"conjugated"``: what a norm lets act on
+            its channels acts on the other side of its gain too, conjugated by the gain.
     """
 
     dropout: bool = True
     norms: NormMode = "live"
+    gains: GainMode = "kept"
 
 
 @dataclass(eq=False)
@@ -57,6 +63,7 @@ class Pass:
     batch_norms_seen: bool = False
     aliased: set[fx.Node] = field(default_factory=set)
     _handled: set[int] = field(default_factory=set)
+    _carried: set[int] = field(default_factory=set)
     _multiplied: set[str] = field(default_factory=set)
     _absorbed: dict[str, tuple[Tensor, Terms]] = field(default_factory=dict)
     _derived: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
@@ -73,6 +80,7 @@ class Pass:
     def pin(self, value: Value) -> None:
         """The value may not shift; a parameter used here is no longer a free constant."""
         self.shifts.pin(value.shift)
+        self.shifts.pin(value.pending)
         if value.source is not None:
             self.shifts.pin_parameter(value.source.name)
             self._multiplied.add(value.source.name)
@@ -92,6 +100,11 @@ class Pass:
     def take_over(self, value: Value) -> None:
         """Take over responsibility for the shift of ``value`` without looking at it: it moves with the data."""
         self._handled.add(id(value))
+
+    def carry(self, *values: Value) -> Terms:
+        """The pending shifts of ``values``, which the result still has (see :class:`Value`); others are pinned."""
+        self._carried.update(id(value) for value in values)
+        return [term for value in values for term in value.pending]
 
     def absorb(self, bias: str, size: int, channel_map: ChannelMap | None, source: Terms) -> Tensor:
         """Unknowns t of y = W x + b, b ← b + t − W·source. In a second trace the same bias absorbs the same."""
@@ -150,15 +163,21 @@ class Pass:
             if name in self._multiplied or name not in self.trainable:
                 self.shifts.pin_parameter(name)
         table = self.shifts.tables[name]
-        return table if source.entries is None else table.reshape(-1)[source.entries]
+        read = table if source.entries is None else table.reshape(-1)[source.entries]
+        self.shifts.seen.setdefault(name, []).append(np.unique(read.numpy()))
+        return read
 
     # ---- the run ---------------------------------------------------------------------------------------------------
-    def run(self, capture: Capture, rules: Callable[[str], Any]) -> None:
-        """Interpret one graph."""
+    def run(self, capture: Capture, rules: Callable[[str], Any], fused: Fusions) -> None:
+        """Interpret one graph, in which some parts are one operation."""
         env: dict[fx.Node, Any] = {}
         self.environments.append(env)
         for node in capture.nodes():
-            if node.op == "placeholder":
+            if node in fused.skipped:
+                continue
+            if node in fused.by_end:
+                env[node] = self._fused(fused.by_end[node], env, rules)
+            elif node.op == "placeholder":
                 env[node] = self._placeholder(node, capture)
             elif node.op == "get_attr":
                 tensor = capture.constants.get(str(node.target))
@@ -220,21 +239,33 @@ class Pass:
         if constant and not _is_random(node) and not is_mutable(node):
             env[node] = _evaluate(node, args, kwargs)
             return
-        rule = rules(call.name)
+        env[node] = result = self._by_rule(call, rules(call.name), inputs)
+        self._write_back(node, env, result)
+
+    def _fused(self, fusion: Fusion, env: dict[fx.Node, Any], rules: Callable[[str], Any]) -> Any:
+        region = fusion.region
+        x = env[region.root]
+        shape = tuple(region.end.meta["val"].shape)
+        return self._by_rule(
+            Call(region.end, fusion.name, fusion.arguments, [x], (shape,)), rules(fusion.name), values_in(x)
+        )
+
+    def _by_rule(self, call: Call, rule: Any, inputs: list[Value]) -> Any:
         if all(v.inert for v in inputs):
-            result: Any = _inert(call)
-        elif rule is None:
+            return _inert(call)
+        if rule is None:
             self.unknown[call.name] += 1
             self.freeze(inputs, f"reaches {call.name}, for which there is no rule")
-            result = _inert(call)
-        else:
-            self._handled.clear()
-            result = rule(self, call)
-            for v in inputs:
-                if id(v) not in self._handled:
-                    self.pin(v)
-        env[node] = result
-        self._write_back(node, env, result)
+            return _inert(call)
+        self._handled.clear()
+        self._carried.clear()
+        result = rule(self, call)
+        for v in inputs:
+            if id(v) not in self._handled:
+                self.pin(replace(v, pending=[]))
+            if id(v) not in self._carried:
+                self.shifts.pin(v.pending)
+        return result
 
     def _write_back(self, node: fx.Node, env: dict[fx.Node, Any], result: Any) -> None:
         """After an operation in place, its input has the value of its result.

@@ -17,9 +17,11 @@ from torch import Tensor
 
 Ints = NDArray[np.int64]
 
-MIX, SCALE, SIGN, PERMUTE = 1, 2, 4, 8
-"""Actions a channel may allow: mixing with others, a positive factor, a change of sign, exchange with others."""
-NOTHING, POSITIVE, ODD, DIAGONAL, LINEAR = 0, SCALE | PERMUTE, SIGN | PERMUTE, SCALE | SIGN | PERMUTE, 15
+MIX, SCALE, SIGN, PERMUTE, TURN = 1, 2, 4, 8, 16
+"""Actions a channel may allow: mixing with others, a positive factor, a change of sign, exchange with others, and
+rotation within the plane that rotary positions pair it in."""
+NOTHING, POSITIVE, ODD, DIAGONAL = 0, SCALE | PERMUTE, SIGN | PERMUTE, SCALE | SIGN | PERMUTE
+COMPLEX, LINEAR = SCALE | SIGN | TURN, 31
 
 FIXED, ZERO = 0, 1
 """Labels of a channel that nothing may act on, and of a channel that is always 0 (compatible with any action)."""
@@ -37,6 +39,9 @@ class Labels:
     products: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
     ties: list[tuple[Ints, Ints]] = field(default_factory=list)
     consumed: list[Ints] = field(default_factory=list)
+    planes: list[tuple[Ints, Ints]] = field(default_factory=list)
+    centred: list[Ints] = field(default_factory=list)
+    gains: list[tuple[Ints, Ints, str]] = field(default_factory=list)
     _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def fresh(self, *shape: int) -> Tensor:
@@ -64,6 +69,21 @@ class Labels:
         """Both channels may only be exchanged together with their partners."""
         left, right = (x.ravel() for x in np.broadcast_arrays(a.numpy(), b.numpy()))
         self.ties.append((left.copy(), right.copy()))
+
+    def plane(self, a: Tensor, b: Tensor) -> None:
+        """Pairs of channels that rotary positions turn: both scale alike, and may turn by the same angle."""
+        pairs = np.unique(np.stack([x.ravel() for x in np.broadcast_arrays(a.numpy(), b.numpy())]), axis=1)
+        pairs = pairs[:, (pairs > ZERO).any(0)]
+        self.planes.append((pairs[0], pairs[1]))
+
+    def centre(self, labels: Tensor) -> None:
+        """A norm subtracts the mean over these channels: only what keeps the ones commutes with it."""
+        self.centred.append(np.unique(labels.numpy()))
+
+    def gain(self, out: Tensor, normalized: Tensor, name: str) -> None:
+        """``out`` is ``normalized`` times the gain ``name``: it moves by γRγ⁻¹ where the other moves by R."""
+        left, right = (x.ravel() for x in np.broadcast_arrays(out.numpy(), normalized.numpy()))
+        self.gains.append((left.copy(), right.copy(), name))
 
     def consume(self, labels: Tensor) -> None:
         """Somebody reads these channels (others belong to entries that are never used)."""

@@ -13,6 +13,7 @@ from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import MIX, PERMUTE, SCALE, SIGN, Labels
 from gaugefix.errors import SymmetryError
 from gaugefix.groups import (
+    ComplexScaling,
     GeneralLinear,
     Group,
     Orthogonal,
@@ -142,7 +143,10 @@ def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness, discrete:
     symmetries, members = _mixing(reader, alive & ~tied)
     mixed = np.zeros(found.count, bool)
     mixed[members] = True
-    symmetries += _scalings(reader, alive & ~tied & ~mixed)
+    turning = np.zeros(found.count, bool)
+    turning[found.planes.ravel()] = True
+    symmetries += _planes(reader, alive)
+    symmetries += _scalings(reader, alive & ~tied & ~mixed & ~turning)
     symmetries += _products(reader, ctx.labels, alive, discrete)
     return symmetries + (_permutations(reader, ctx.labels, mixed) if discrete else [])
 
@@ -168,6 +172,20 @@ def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetr
             continue  # coordinates do not occur equally often in some leg: they can still be scaled one by one
         used += [c for members in batch for c in members]
     return symmetries, used
+
+
+def _planes(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
+    """Planes that rotary positions turn; those with equal legs are batched."""
+    planes = reader.found.planes
+    planes = planes[free[planes].all(1) & (reader.signature[planes[:, 0]] == reader.signature[planes[:, 1]])]
+    symmetries = []
+    for signature in np.unique(reader.signature[planes[:, 0]]):
+        batch = planes[reader.signature[planes[:, 0]] == signature]
+        try:
+            symmetries.append(reader.simple("planes", ComplexScaling(len(batch)), batch.ravel().tolist()))
+        except SymmetryError:
+            continue  # the channels of a plane do not occur equally often in some leg
+    return symmetries
 
 
 def _scalings(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:

@@ -49,6 +49,7 @@ class Shifts:
     derived: list[Derived] = field(default_factory=list)
     legs: list[ParameterShift] = field(default_factory=list)
     tables: dict[str, Tensor] = field(default_factory=dict)
+    seen: dict[str, list[Ints]] = field(default_factory=dict)
 
     def fresh(self, name: str, *shape: int) -> Tensor:
         """New unknowns; ``name`` says what moves, for the family's name."""
@@ -72,6 +73,13 @@ class Shifts:
         """A parameter that is used otherwise than by addition may not shift."""
         if name in self.tables:
             self.zero.append(self.tables[name].reshape(-1).numpy())
+
+    def partly_seen(self) -> list[Ints]:
+        """Unknowns of parameters of which this example reads a part only: a longer one would read the rest."""
+        tables = ((table, self.seen.get(name, [])) for name, table in self.tables.items())
+        return [
+            t.reshape(-1).numpy() for t, seen in tables if seen and len(np.unique(np.concatenate(seen))) < t.numel()
+        ]
 
     def constant_along(self, terms: Terms, axes: list[int]) -> Terms:
         """Demand that the terms do not vary along ``axes``; return them with these axes of size 1."""

@@ -36,7 +36,7 @@ def solve(shifts: Shifts) -> Solution:
     for k, record in enumerate(shifts.derived):
         derived_by[record.target] = k
     zero = np.zeros(shifts.count, bool)
-    for index in shifts.zero:
+    for index in [*shifts.zero, *shifts.partly_seen()]:
         zero[index[index >= 0]] = True
     while True:
         before = int(zero.sum())

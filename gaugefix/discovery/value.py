@@ -49,6 +49,9 @@ class Value:
         source: the parameter that it is.
         relation: a linear relation that it obeys.
         buffer: name of the buffer that it is.
+        normalized: whether it is the output of a norm, before its gain.
+        pending: a shift of keys that has reached the scores: a number that is the same along the last axis.
+        stochastic: whether the entries along the last axis sum to one.
     """
 
     shape: tuple[int, ...]
@@ -58,11 +61,14 @@ class Value:
     source: Source | None = None
     relation: Relation | None = None
     buffer: str | None = None
+    normalized: bool = False
+    pending: Terms = field(default_factory=list)
+    stochastic: bool = False
 
     @property
     def inert(self) -> bool:
         """Whether no symmetry can reach this value."""
-        return not self.legs and not self.shift and self.source is None
+        return not self.legs and not self.shift and not self.pending and self.source is None
 
     def moved(self, move: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Value:
         """Apply a movement of data to everything that is laid out like the value."""

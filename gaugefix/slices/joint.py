@@ -21,7 +21,7 @@ from gaugefix.slices.block import balance_blocks, full_rank
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.second_moment import second_moments
 from gaugefix.slices.term import Moments
-from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ShiftSymmetry, Symmetry
+from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ResidualRotation, ShiftSymmetry, Symmetry
 
 Steps = list[tuple[str, Tensor]]
 
@@ -42,6 +42,8 @@ class Joint:
         self.blocks: list[LinearSymmetry] = []
         self.affine: list[Symmetry] = []
         for s in gauge.applied:
+            if isinstance(s, ResidualRotation):
+                continue  # where gains conjugate it, a rotation changes the norm without bound
             if not isinstance(s, LinearSymmetry):
                 self.affine.append(s)
             elif isinstance(s.group, GeneralLinear):

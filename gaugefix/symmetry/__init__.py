@@ -7,6 +7,7 @@ from gaugefix.symmetry.gauge_group import Frozen, GaugeGroup, named_tensors
 from gaugefix.symmetry.kernels import ReaderKernel, WriterKernel
 from gaugefix.symmetry.leg import Leg
 from gaugefix.symmetry.linear import LinearSymmetry
+from gaugefix.symmetry.rotation import Gain, ResidualRotation
 from gaugefix.symmetry.shift import Absorb, Add, ChannelMap, Derive, Form, ShiftSymmetry, Solve
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Exactness",
     "Form",
     "Frozen",
+    "Gain",
     "GaugeGroup",
     "Leg",
     "LinearSymmetry",
     "Part",
     "ReaderKernel",
+    "ResidualRotation",
     "ShiftSymmetry",
     "Solve",
     "Symmetry",

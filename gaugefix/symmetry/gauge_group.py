@@ -13,7 +13,9 @@ from gaugefix.errors import SymmetryError, did_you_mean
 from gaugefix.symmetry.base import Symmetry
 from gaugefix.symmetry.element import Element
 from gaugefix.symmetry.exactness import Exactness
+from gaugefix.symmetry.leg import Leg
 from gaugefix.symmetry.linear import LinearSymmetry
+from gaugefix.symmetry.rotation import ResidualRotation
 from gaugefix.symmetry.shift import ShiftSymmetry
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class GaugeGroup:
                     raise SymmetryError(
                         f"Expected the shape of '{name}' for symmetry '{symmetry.name}', got none. Add it to shapes."
                     )
-            if isinstance(symmetry, LinearSymmetry):
-                for leg in symmetry.legs:
+            if isinstance(symmetry, (LinearSymmetry, ResidualRotation)):
+                for leg in (item if isinstance(item, Leg) else item[0] for item in symmetry.legs):
                     _check_broadcast(symmetry.name, leg.parameter, leg.index.shape, self.shapes[leg.parameter])
 
     @property

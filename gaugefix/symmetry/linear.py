@@ -89,7 +89,7 @@ class LinearSymmetry(Symmetry):
             if leg.offset and law == PARAMETER:
                 return (tensor + leg.offset) * factor - leg.offset
             return tensor * factor
-        rows, restore = _rows(leg, tensor)
+        rows, restore = rows_of(leg, tensor)
         position, block = self._places(leg, tensor.device)
         offset = leg.offset if law == PARAMETER else 0.0
         vectors = rows[:, position] + offset if offset else rows[:, position]
@@ -100,8 +100,7 @@ class LinearSymmetry(Symmetry):
             matrix = self.acting.matrix(value, leg.power if law == PARAMETER else -leg.power)
             if law == SQUARED_GRADIENT:
                 matrix = matrix.square()
-            work = torch.promote_types(tensor.dtype, matrix.dtype)
-            mixed = torch.einsum("mij,rmj->rmi", matrix.to(work)[block], vectors.to(work)).to(tensor.dtype)
+            mixed = mix_blocks(matrix, vectors, block)
         mixed = mixed - offset if offset else mixed
         out = rows.clone()
         out[:, position.reshape(-1)] = mixed.reshape(rows.shape[0], -1)
@@ -110,14 +109,20 @@ class LinearSymmetry(Symmetry):
     def vectors(self, leg: Leg, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors on which a matrix element acts, (rest, copies, n), and the block of each copy."""
         position, block = self._places(leg, tensor.device)
-        return _rows(leg, tensor.detach())[0][:, position], block
+        return rows_of(leg, tensor.detach())[0][:, position], block
 
     def _places(self, leg: Leg, device: torch.device) -> tuple[Tensor, Tensor]:
         position, block = leg.positions(self.block)
         return torch.from_numpy(position).to(device), torch.from_numpy(block).to(device)
 
 
-def _rows(leg: Leg, tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def mix_blocks(matrix: Tensor, vectors: Tensor, block: Tensor) -> Tensor:
+    """Multiply (rest, copies, n) vectors by the matrices (batch, n, n) of their blocks, in the wider dtype."""
+    work = torch.promote_types(vectors.dtype, matrix.dtype)
+    return torch.einsum("mij,rmj->rmi", matrix.to(work)[block], vectors.to(work)).to(vectors.dtype)
+
+
+def rows_of(leg: Leg, tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """View ``tensor`` as (rest, entries of the index), and the way back."""
     axes = [k for k, size in enumerate(leg.index.shape) if size > 1] or [leg.axis % leg.index.ndim]
     last = list(range(tensor.ndim - len(axes), tensor.ndim))

@@ -358,6 +358,18 @@ ARCHITECTURES: dict[str, Callable[[], Model]] = {
         chain(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), nn.LeakyReLU(0.2, inplace=True), nn.Flatten(), nn.Linear(6, 3)),
         rows(4),
     ),
+    "layer norm with gain, read by a linear map": lambda: (
+        chain(nn.Linear(6, 6), nn.LayerNorm(6, EPS), nn.Linear(6, 3)),
+        rows(6),
+    ),
+    "layer norm without gain, read by a linear map": lambda: (
+        chain(nn.Linear(6, 5), nn.LayerNorm(5, EPS, elementwise_affine=False), nn.Linear(5, 3)),
+        rows(6),
+    ),
+    "rms norm with gain, read by a linear map": lambda: (
+        chain(nn.Linear(4, 4), nn.RMSNorm(4, EPS), nn.Linear(4, 3)),
+        rows(4),
+    ),
     "frozen layer": lambda: frozen("0.weight", "0.bias"),
     "frozen bias": lambda: frozen("0.bias"),
 }
@@ -383,21 +395,6 @@ def with_unused() -> Model:
 
 
 REMAINDERS: dict[str, Remainder] = {
-    "layer norm with gain, read by a linear map": Remainder(
-        lambda: (chain(nn.Linear(6, 6), nn.LayerNorm(6, EPS), nn.Linear(6, 3)), rows(6)),
-        5 * 4 // 2,
-        "so(n−1): rotations that fix the ones vector, conjugated by the gain at the reader",
-    ),
-    "layer norm without gain, read by a linear map": Remainder(
-        lambda: (chain(nn.Linear(6, 5), nn.LayerNorm(5, EPS, elementwise_affine=False), nn.Linear(5, 3)), rows(6)),
-        4 * 3 // 2,
-        "so(n−1): rotations that fix the ones vector",
-    ),
-    "rms norm with gain, read by a linear map": Remainder(
-        lambda: (chain(nn.Linear(4, 4), nn.RMSNorm(4, EPS), nn.Linear(4, 3)), rows(4)),
-        4 * 3 // 2,
-        "so(n): rotations, conjugated by the gain at the reader",
-    ),
     "hidden layer of one unit": Remainder(
         lambda: (chain(nn.Linear(4, 1), act(), nn.Linear(1, 3)), rows(4)),
         1,

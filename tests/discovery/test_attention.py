@@ -27,17 +27,11 @@ PARTS = {
     "like GPT-2": (
         small.Decoder,
         405,
-        21 + 8,
-        "so(7) of the residual stream, whose legs the gains conjugate, and the shift of the last norm's β, which a "
-        "head without bias could absorb in its reader kernel",
+        8,
+        "the shift of the last norm's β, which a head without bias could absorb in its reader kernel",
     ),
-    "like Llama": (
-        lambda: small.RotaryDecoder(tied=False),
-        132,
-        28 + 4,
-        "so(8) of the residual stream, whose legs the gains conjugate, and the phase of every rotary plane",
-    ),
-    "like Llama, tied": (lambda: small.RotaryDecoder(tied=True), 96, 4, "the phase of every rotary plane"),
+    "like Llama": (lambda: small.RotaryDecoder(tied=False), 132, 0, ""),
+    "like Llama, tied": (lambda: small.RotaryDecoder(tied=True), 96, 0, ""),
 }
 """Network, dimensions that there are, those that are not found, and which they are."""
 

@@ -49,7 +49,11 @@ def tangents(model: nn.Module, gauge: GaugeGroup, seed: int = 0) -> torch.Tensor
 
         def moved(x: torch.Tensor, symmetry=symmetry, group=group, shape=identity.shape) -> torch.Tensor:
             x = x.reshape(shape)
-            x = x - x.mT if isinstance(group, Orthogonal) else x  # its algebra is antisymmetric
+            if isinstance(group, Orthogonal):  # its algebra is antisymmetric
+                x = x - x.mT
+                if group.fixes_ones:
+                    x = x - x.mean(-1, keepdim=True)
+                    x = x - x.mean(-2, keepdim=True)
             update = symmetry.act(tensors, group.exp(x))
             return torch.cat([update.get(name, tensors[name]).reshape(-1) for name in names])
 

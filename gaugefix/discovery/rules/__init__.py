@@ -1,6 +1,6 @@
 """Rules as data: importing this package fills the table."""
 
-from gaugefix.discovery.rules import arithmetic, attention, elementwise, layers, linear_map, movement, norms
+from gaugefix.discovery.rules import arithmetic, attention, elementwise, layers, linear_map, movement, norms, rotary
 from gaugefix.discovery.rules.elementwise import Elementwise
 from gaugefix.discovery.rules.registry import Row, Rule, find, register, rules
 
@@ -17,5 +17,6 @@ __all__ = [
     "movement",
     "norms",
     "register",
+    "rotary",
     "rules",
 ]

@@ -9,8 +9,9 @@ from torch import Tensor
 from gaugefix.discovery.call import Call, as_value
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import DIAGONAL, NOTHING, POSITIVE
-from gaugefix.discovery.rules.product import multiply_values
+from gaugefix.discovery.rules.product import multiply_by_gain, multiply_values
 from gaugefix.discovery.rules.registry import register
+from gaugefix.discovery.shifts import Terms
 from gaugefix.discovery.value import Value, pad_left, values_in, varies, without_zeros
 
 
@@ -43,7 +44,14 @@ def add(ctx: Pass, call: Call) -> Value:
         for leg in right:
             ctx.labels.restrict(leg, NOTHING, "added to something fixed")
     shift = ctx.shift_of(x, n) + [(alpha * c, i) for c, i in ctx.shift_of(y, n)]
-    return Value(call.shape, tuple(legs), shift=shift)
+    return Value(call.shape, tuple(legs), shift=shift, pending=_pending(ctx, call, x, y))
+
+
+def _pending(ctx: Pass, call: Call, x: Value, y: Value) -> Terms:
+    """A number that is the same along the last axis stays so under a mask that is added."""
+    if all(v.shape and v.shape[-1] == call.shape[-1] for v in (x, y) if v.pending):
+        return ctx.carry(x, y)
+    return []
 
 
 def _offset(ctx: Pass, parameter: Value, constant: Value, alpha: float) -> Value | None:
@@ -66,8 +74,10 @@ def multiply(ctx: Pass, call: Call) -> Value:
         if b.known is not None and b.known.numel() == 1 and a.known is None:
             number = float(b.known)
             terms = [(number * c, i) for c, i in ctx.shift_of(a, len(call.shape))]
-            return Value(call.shape, tuple(pad_left(leg, len(call.shape)) for leg in a.legs), shift=terms)
-    return multiply_values(ctx, x, y, call.shape)
+            legs = tuple(pad_left(leg, len(call.shape)) for leg in a.legs)
+            return Value(call.shape, legs, shift=terms, pending=ctx.carry(a))
+    gained = multiply_by_gain(ctx, x, y, call.shape)
+    return multiply_values(ctx, x, y, call.shape) if gained is None else gained
 
 
 def divide(ctx: Pass, call: Call) -> Value:
@@ -79,7 +89,8 @@ def divide(ctx: Pass, call: Call) -> Value:
     if y.known is not None and y.known.numel() == 1:
         factor = 1.0 / float(y.known)
         terms = [(factor * c, i) for c, i in ctx.shift_of(x, len(call.shape))]
-        return Value(call.shape, tuple(pad_left(leg, len(call.shape)) for leg in x.legs), shift=terms)
+        legs = tuple(pad_left(leg, len(call.shape)) for leg in x.legs)
+        return Value(call.shape, legs, shift=terms, pending=ctx.carry(x))
     return multiply_values(ctx, x, _inverse(ctx, y), call.shape)
 
 

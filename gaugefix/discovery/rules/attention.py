@@ -48,6 +48,17 @@ def scaled_dot_product_attention(ctx: Pass, call: Call) -> Value:
     return Value(call.shape, legs, shift=shift)
 
 
+def softmax(ctx: Pass, call: Call) -> Value:
+    """Softmax: no action passes; along the last axis, a common number is not seen, and the entries sum to one."""
+    x = call.input
+    for leg in x.legs:
+        ctx.labels.restrict(leg, NOTHING, f"{call.name} couples channels")
+    if int(call["dim"]) % len(x.shape) != len(x.shape) - 1:
+        return Value(call.shape)
+    ctx.carry(x)
+    return Value(call.shape, stochastic=True)
+
+
 def _repeated(ctx: Pass, x: Value, copies: int) -> Value:
     """Grouped queries: every key head serves ``copies`` query heads."""
     axis = len(x.shape) - 3
@@ -61,6 +72,7 @@ def _repeated(ctx: Pass, x: Value, copies: int) -> Value:
     return moved
 
 
+register("aten.softmax aten._softmax", softmax, "entries that sum to one; a common number is not seen")
 register(
     "aten.scaled_dot_product_attention",
     scaled_dot_product_attention,

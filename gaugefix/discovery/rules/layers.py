@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from gaugefix.discovery.call import Call, as_value
@@ -51,8 +52,9 @@ def embedding(ctx: Pass, call: Call) -> Value:
     """Rows of a table: the columns are channels; all rows may shift together."""
     table, ids = as_value(call.positional[0]), as_value(call.positional[1])
     n = len(call.shape)
-    if ids.known is not None:  # the positions are known: entries of the table, moved
-        rows = ids.known.cpu()
+    rows = None if ids.known is None else ids.known.cpu()
+    # Rows that this example does not read are read by longer ones: they have to follow the others.
+    if rows is not None and len(torch.unique(rows)) == table.shape[0]:  # known positions: entries of the table, moved
 
         def pick(array: Tensor) -> Tensor:
             return array[rows]

@@ -20,7 +20,7 @@ from gaugefix.discovery.rules.arithmetic import add
 from gaugefix.discovery.rules.product import contract
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
-from gaugefix.discovery.value import Value, varies
+from gaugefix.discovery.value import Value, pad_left, varies
 from gaugefix.symmetry import ChannelMap
 
 if TYPE_CHECKING:
@@ -108,7 +108,14 @@ def matmul(ctx: Pass, call: Call) -> Value:
     if len(y.shape) == 2 and y.source is not None:
         shift = pass_shift(ctx, call, x, y, None, axis=len(call.shape) - 1, transposed=True)
         ctx.maps.append((call.node, x, "matmul"))
-    return Value(call.shape, legs, shift=shift)
+        return Value(call.shape, legs, shift=shift)
+    if y.source is not None:
+        return Value(call.shape, legs)
+    terms = ctx.shift_of(y, len(y.shape))
+    if x.stochastic:  # rows that sum to one: a constant on all that they average comes out as it is
+        terms = ctx.shifts.constant_along(terms, [len(y.shape) - 2])
+        return Value(call.shape, legs, shift=[(c, pad_left(i, len(call.shape))) for c, i in terms])
+    return Value(call.shape, legs, pending=ctx.shifts.constant_along(terms, [len(y.shape) - 1]))
 
 
 def addmm(ctx: Pass, call: Call) -> Value:
@@ -237,7 +244,30 @@ def einsum(ctx: Pass, call: Call) -> Value:
     if len(operands) == 1:
         operands.append(Value((), known=torch.ones(())))
         letters.append("")
-    return Value(call.shape, contract(ctx, operands[0], operands[1], letters[0], letters[1], out))
+    x, y = operands
+    legs = contract(ctx, x, y, letters[0], letters[1], out)
+    if x.stochastic and len(letters[1]) > 1 and letters[0][-1] in letters[1] and letters[0][-1] not in out:
+        rows = letters[1].index(letters[0][-1])
+        terms = ctx.shifts.constant_along(ctx.shift_of(y, len(y.shape)), [rows])
+        order = [letters[1].index(letter) for letter in out if letter in letters[1]]
+        if sorted([*order, rows]) == list(range(len(letters[1]))):
+            place = [k for k, letter in enumerate(out) if letter in letters[1]]
+            return Value(call.shape, legs, shift=[(c, _laid_out(i, order, place, len(out))) for c, i in terms])
+        ctx.shifts.pin(terms)
+        return Value(call.shape, legs)
+    if y.shift and out and out[-1] in letters[1] and out[-1] not in letters[0]:
+        keys = letters[1].index(out[-1])
+        return Value(call.shape, legs, pending=ctx.shifts.constant_along(ctx.shift_of(y, len(y.shape)), [keys]))
+    return Value(call.shape, legs)
+
+
+def _laid_out(index: Tensor, order: list[int], place: list[int], n: int) -> Tensor:
+    """Axes ``order`` of an index (all others have size 1) at the places ``place`` of n axes."""
+    shape = [1] * n
+    for k, axis in zip(place, order, strict=True):
+        shape[k] = index.shape[axis]
+    rest = [axis for axis in range(index.ndim) if axis not in order]
+    return index.permute([*order, *rest]).reshape(shape)
 
 
 def _optional(item: object) -> Value | None:

@@ -43,6 +43,8 @@ def move(ctx: Pass, call: Call) -> Any:
         axis = None if x.relation is None else moved_axis(call, x.shape, x.relation.axis)
         if axis is not None and x.relation is not None:
             moved = replace(moved, relation=replace(x.relation, axis=axis))
+        if (x.pending or x.stochastic) and moved_axis(call, x.shape, len(x.shape) - 1) == len(call.shape) - 1:
+            moved = replace(moved, pending=ctx.carry(x), stochastic=x.stochastic)
         return moved
     return [x.moved(lambda array, k=k: run(array)[k], shape) for k, shape in enumerate(call.shapes)]  # type: ignore[misc]
 
@@ -142,7 +144,7 @@ def identity(ctx: Pass, call: Call) -> Value:
         return Value(call.shape, x.legs)
     ctx.shift_of(_without_source(x), len(x.shape))
     ctx.take_over(x)
-    return replace(x, known=None)
+    return replace(x, known=None, pending=ctx.carry(x))
 
 
 def dropout(ctx: Pass, call: Call) -> Value:
@@ -257,8 +259,8 @@ register(
     "the same operation on the labels",
 )
 register(
-    "aten.contiguous aten.clone aten.alias aten.detach aten.to aten._to_copy aten.type_as aten.lift_fresh_copy "
-    "aten.positive",
+    "aten.contiguous aten.clone aten.alias aten.detach aten.detach_ aten.to aten._to_copy aten.type_as "
+    "aten.lift_fresh_copy aten.positive",
     identity,
     "the value itself",
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from gaugefix.discovery.call import Call
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, POSITIVE, SCALE
-from gaugefix.discovery.rules.product import multiply_values
+from gaugefix.discovery.rules.product import multiply_by_gain, multiply_values
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
 from gaugefix.discovery.value import Relation, Value, varies, without_zeros
@@ -88,12 +88,17 @@ def layer_norm(ctx: Pass, call: Call) -> Value:
             ctx.labels.equal(leg, leg.narrow(axis, 0, 1))
             ctx.labels.restrict(leg, SCALE, "normalized by a layer norm")
             ctx.labels.consume(leg)
+        elif ctx.assumptions.gains == "conjugated":
+            ctx.labels.dual(leg, leg)
+            ctx.labels.centre(leg)
+            ctx.labels.fibre(leg, [axis])
         else:
             ctx.labels.restrict(leg, PERMUTE, "normalized by a layer norm")
             ctx.labels.fibre(leg, [axis])
     ctx.shifts.multiple_of_ones(ctx.shift_of(x, len(x.shape)), axis)
     legs = [without_zeros(leg) for leg in legs]
-    y = _affine(ctx, call, Value(x.shape, () if ctx.assumptions.norms == "scale free" else tuple(legs)), axis)
+    free = ctx.assumptions.norms == "scale free"
+    y = _affine(ctx, call, Value(x.shape, () if free else tuple(legs), normalized=True), axis)
     names = [_plain_name(call.get(key)) for key in ("weight", "bias")]
     given = [call.get(key) is not None for key in ("weight", "bias")]
     if all(name is not None or not there for name, there in zip(names, given, strict=True)):
@@ -103,21 +108,29 @@ def layer_norm(ctx: Pass, call: Call) -> Value:
 
 def rms_norm(ctx: Pass, call: Call) -> Value:
     """x̂ = x/rms(x): commutes with rotations of the last axis."""
+    if len(tuple(call["normalized_shape"])) > 1:
+        ctx.norms_seen = True
+        return _frozen_norm(ctx, call, "an RMS norm over several axes")
+    normalized = written_out_rms_norm(ctx, call)
+    return _affine(ctx, call, normalized, len(normalized.shape) - 1)
+
+
+def written_out_rms_norm(ctx: Pass, call: Call) -> Value:
+    """The same without a gain."""
     ctx.norms_seen = True
     x = call.input
-    if len(tuple(call["normalized_shape"])) > 1:
-        return _frozen_norm(ctx, call, "an RMS norm over several axes")
     axis = len(x.shape) - 1
     legs = _on_axis(ctx, x, axis, call.name)
-    for leg in legs:
-        if ctx.assumptions.norms == "scale free":
+    if ctx.assumptions.norms == "scale free":
+        for leg in legs:
             ctx.labels.equal(leg, leg.narrow(axis, 0, 1))
             ctx.labels.restrict(leg, SCALE, "normalized by an RMS norm")
             ctx.labels.consume(leg)
-        else:
-            ctx.labels.dual(leg, leg)
-            ctx.labels.fibre(leg, [axis])
-    return _affine(ctx, call, Value(x.shape, () if ctx.assumptions.norms == "scale free" else tuple(legs)), axis)
+        return Value(x.shape)
+    for leg in legs:
+        ctx.labels.dual(leg, leg)
+        ctx.labels.fibre(leg, [axis])
+    return Value(x.shape, tuple(legs), normalized=True)
 
 
 def weight_norm(ctx: Pass, call: Call) -> Value:
@@ -156,7 +169,8 @@ def _affine(ctx: Pass, call: Call, normalized: Value, axis: int) -> Value:
         trailing = [1] * (len(layout) - 1 - axis)
         gain = Value((weight.shape[0], *trailing), tuple(leg.reshape(-1, *trailing) for leg in weight.legs))
         ctx.pin(weight)
-        y = multiply_values(ctx, normalized, gain, normalized.shape)
+        gained = multiply_by_gain(ctx, normalized, weight, normalized.shape)
+        y = multiply_values(ctx, normalized, gain, normalized.shape) if gained is None else gained
     shift: Terms = []
     if isinstance(bias, Value):
         shift = [(c, i.reshape(-1).expand(normalized.shape[axis]).reshape(layout)) for c, i in ctx.shift_of(bias, 1)]
@@ -209,4 +223,5 @@ register("aten.instance_norm", instance_norm, "each channel is normalized on its
 register("aten.group_norm", group_norm, "channels of a group are normalized together")
 register("aten.layer_norm", layer_norm, "the last axis is centred and normalized")
 register("aten.rms_norm", rms_norm, "the last axis is normalized")
+register("gaugefix.rms_norm", written_out_rms_norm, "the last axis is normalized")
 register("aten._weight_norm aten._weight_norm_interface", weight_norm, "rows of unit norm times a gain")

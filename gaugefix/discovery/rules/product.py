@@ -45,6 +45,24 @@ def multiply_values(ctx: Pass, x: Value, y: Value, shape: Sequence[int]) -> Valu
     return Value(tuple(shape), contract(ctx, a, b, letters, letters, letters))
 
 
+def multiply_by_gain(ctx: Pass, x: Value, y: Value, shape: Sequence[int]) -> Value | None:
+    """The output of a norm times its gain, where gains are conjugated; ``None`` if it is anything else."""
+    if ctx.assumptions.gains != "conjugated":
+        return None
+    for normalized, gain in ((x, y), (y, x)):
+        plain = gain.source is not None and gain.source.entries is None and len(gain.shape) == 1
+        if not (normalized.normalized and plain) or tuple(normalized.shape) != tuple(shape):
+            continue
+        if len(normalized.legs) == 1 and varies(normalized.legs[0]) == [len(shape) - 1]:
+            assert gain.source is not None
+            (leg,) = normalized.legs
+            out = ctx.labels.fresh(*leg.shape)
+            ctx.labels.gain(out, leg, gain.source.name)
+            ctx.pin(gain)
+            return Value(tuple(shape), (out,))
+    return None
+
+
 def _pair(ctx: Pass, left: list[Tensor], right: list[Tensor], summed: list[int]) -> tuple[list[Tensor], list[Tensor]]:
     """Pair the legs that live on summed letters; return those that remain."""
     rest = [leg for leg in left if not _lives(leg, summed)], [leg for leg in right if not _lives(leg, summed)]

@@ -1,0 +1,70 @@
+"""Find the parts of a graph that are one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from gaugefix.discovery.capture import Capture
+from gaugefix.discovery.fusion.constants import Constants
+from gaugefix.discovery.fusion.regions import Region, linear_regions
+from gaugefix.discovery.fusion.rms import rms_region
+from gaugefix.discovery.fusion.rotary import Rotary, read_rotary
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """One operation that the graph spells out.
+
+    Args:
+        name: of its rule.
+        region: the nodes that spell it.
+        arguments: what the rule needs to know beside the value that enters.
+    """
+
+    name: str
+    region: Region
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Fusions:
+    """All of one graph: by the node at which they end, and the nodes that nobody else needs."""
+
+    by_end: Mapping[fx.Node, Fusion]
+    skipped: frozenset[fx.Node]
+
+
+def fusions(capture: Capture) -> Fusions:
+    """Find rotary positions and RMS norms."""
+    found: dict[fx.Node, Fusion] = {}
+    covered: set[fx.Node] = set()
+    constants = Constants(capture)
+    known: dict[Any, Rotary | None] = {}
+    for region in linear_regions(constants):
+        if region.end not in covered:
+            rotary = read_rotary(region, constants, known)
+            if rotary is not None:
+                found[region.end] = Fusion("gaugefix.rotary", region, {"rotary": rotary})
+                covered.update(region.nodes)
+    for node in capture.nodes():
+        if node.op == "call_function" and node not in covered:
+            norm = rms_region(node)
+            if norm is not None:
+                found[node] = Fusion("gaugefix.rms_norm", norm, {})
+    skipped: set[fx.Node] = set()
+    for fusion in found.values():
+        skipped |= _unneeded(fusion.region)
+    return Fusions(found, frozenset(skipped))
+
+
+def _unneeded(region: Region) -> set[fx.Node]:
+    """Nodes inside that are read inside only; the others are interpreted as well."""
+    unneeded: set[fx.Node] = {region.end}
+    for node in reversed(region.nodes):
+        if all(user in unneeded for user in node.users):
+            unneeded.add(node)
+    return unneeded - {region.end}
