@@ -33,10 +33,17 @@ class GaugeCallback(LightningCallback):
         module: name of the submodule to analyse.
         name: tells two callbacks of one class apart.
         inputs_needed: whether :meth:`act` needs example inputs.
+        rotations: whether rotations of residual streams belong to the group.
     """
 
     def __init__(
-        self, slice: str, every_n_steps: int, module: str | None, name: str | None, inputs_needed: bool
+        self,
+        slice: str,
+        every_n_steps: int,
+        module: str | None,
+        name: str | None,
+        inputs_needed: bool,
+        rotations: bool = False,
     ) -> None:
         if type(every_n_steps) is not int or every_n_steps <= 0:
             raise SettingError(
@@ -54,7 +61,8 @@ class GaugeCallback(LightningCallback):
         self.gauge: GaugeGroup | None = None
         self.seconds = 0.0
         self.discovery_seconds = 0.0
-        self._source = GaugeSource(module, inputs_needed)
+        self.rotations = rotations
+        self._source = GaugeSource(module, inputs_needed, rotations)
         self._model: weakref.ref[nn.Module] | None = None
         self._saved_parameters: dict[str, list[int]] | None = None
         self._active = self._fresh = self._unchecked = False

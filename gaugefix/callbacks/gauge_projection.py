@@ -33,7 +33,7 @@ class GaugeProjection(GaugeCallback):
     outputs on a few rows are compared with those before; if they differ by more than rounding, everything is put back.
 
     Args:
-        slice: Where on its orbit the model should be: 'minimal_norm' or 'unit_norm'.
+        slice: Where on its orbit the model should be: 'minimal_norm', 'spectral' or 'unit_norm'.
         every_n_steps: Optimizer steps between two projections.
         at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
         dyadic: Round scale factors to powers of two, so that outputs keep every bit.
@@ -41,6 +41,8 @@ class GaugeProjection(GaugeCallback):
         name: Tells several projections of one Trainer apart.
         unknown_optimizer: For optimizer states without a law of transport: 'error', 'reset' or 'ignore'.
         probe: Whether to compare outputs before and after, and to take a projection back that changed them.
+        rotations: Whether rotations of residual streams belong to the group. They pass the gains of norms conjugated,
+            so that only 'spectral' and 'reference' use them, and small gains make them ill-conditioned.
 
     Attributes:
         gauge: The gauge group; None until it is known.
@@ -69,13 +71,14 @@ class GaugeProjection(GaugeCallback):
         name: str | None = None,
         unknown_optimizer: Literal["error", "reset", "ignore"] = "error",
         probe: bool = True,
+        rotations: bool = False,
     ) -> None:
         if unknown_optimizer not in get_args(Policy):
             raise SettingError(
                 f"Expected a policy for unknown_optimizer, got {unknown_optimizer!r}. "
                 + did_you_mean(str(unknown_optimizer), get_args(Policy))
             )
-        super().__init__(slice, every_n_steps, module, name, inputs_needed=probe)
+        super().__init__(slice, every_n_steps, module, name, probe, rotations)
         self.at_start = at_start
         self.dyadic = dyadic
         self.unknown_optimizer: Policy = unknown_optimizer

@@ -33,10 +33,11 @@ class OrbitDrift(GaugeCallback):
 
     Args:
         every_n_steps: Optimizer steps between two measurements.
-        slice: The slice to measure from: 'minimal_norm' or 'unit_norm'.
+        slice: The slice to measure from: 'minimal_norm', 'spectral' or 'unit_norm'.
         module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
         name: Tells several measurements of one Trainer apart: they log 'gauge/<name>/drift' and so on.
         per_symmetry: Whether to log every symmetry apart.
+        rotations: Whether rotations of residual streams belong to the group (see GaugeProjection).
 
     Attributes:
         gauge: The gauge group; None until it is known.
@@ -57,8 +58,9 @@ class OrbitDrift(GaugeCallback):
         module: str | None = None,
         name: str | None = None,
         per_symmetry: bool = True,
+        rotations: bool = False,
     ) -> None:
-        super().__init__(slice, every_n_steps, module, name, inputs_needed=False)
+        super().__init__(slice, every_n_steps, module, name, inputs_needed=False, rotations=rotations)
         self.per_symmetry = per_symmetry
         self.forget()
 
