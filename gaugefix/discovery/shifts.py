@@ -50,6 +50,7 @@ class Shifts:
     legs: list[ParameterShift] = field(default_factory=list)
     tables: dict[str, Tensor] = field(default_factory=dict)
     seen: dict[str, list[Ints]] = field(default_factory=dict)
+    multiples: list[Ints] = field(default_factory=list)
 
     def fresh(self, name: str, *shape: int) -> Tensor:
         """New unknowns; ``name`` says what moves, for the family's name."""
@@ -104,4 +105,6 @@ class Shifts:
             return
         shape = list(np.broadcast_shapes(*[tuple(i.shape) for _, i in terms]))
         shape[axis] = 1
-        self.pin([*terms, (-1.0, self.fresh("multiple of ones", *shape))])
+        multiple = self.fresh("multiple of ones", *shape)
+        self.multiples.append(multiple.reshape(-1).numpy())
+        self.pin([*terms, (-1.0, multiple)])

@@ -63,28 +63,34 @@ def _propagate(shifts: Shifts, zero: NDArray[np.bool_]) -> None:
 
 
 def _eliminate(shifts: Shifts, solution: Solution, derived_by: Ints) -> set[int]:
-    """Gauss–Jordan on every connected system; the latest free unknown of a row is solved for."""
+    """Gauss–Jordan on every connected system; the latest free unknown of a row is solved for.
+
+    A norm demands the same multiple of ones of all its channels. These few unknowns are the border: without them the
+    equations fall apart into one small system for each channel, most of them alike; what the systems leave over are
+    equations of the border, solved in the end.
+    """
     rows, columns, values, count = _matrix(shifts, solution.zero)
     conflict: set[int] = set()
     if not count:
         return conflict
     n = shifts.count
-    graph = coo_matrix((np.ones(len(rows), np.int8), (columns, rows + n)), shape=(n + count, n + count))
+    border = np.zeros(n, bool)
+    for index in shifts.multiples:
+        border[index] = True
+    inner = ~border[columns]
+    graph = coo_matrix((np.ones(int(inner.sum()), np.int8), (columns[inner], rows[inner] + n)), shape=(n + count,) * 2)
     _, label = connected_components(graph, directed=False)
-    order = np.argsort(label[columns], kind="stable")
-    cuts = np.flatnonzero(np.diff(label[columns][order])) + 1
-    cache: dict[bytes, tuple[list[tuple[int, NDArray[np.float64]]], list[int]]] = {}
-    for part in np.split(order, cuts):
-        unknowns, place = np.unique(columns[part], return_inverse=True)
-        lines, line = np.unique(rows[part], return_inverse=True)
-        matrix = np.zeros((len(lines), len(unknowns)))
-        np.add.at(matrix, (line, place), values[part])
-        fixed = derived_by[unknowns] >= 0
+    system = label[rows + n]
+    order = np.argsort(system, kind="stable")
+    cuts = np.flatnonzero(np.diff(system[order])) + 1
+    cache: dict[bytes, tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]] = {}
+    left: list[tuple[Ints, NDArray[np.float64]]] = []
+
+    def reduce(unknowns: Ints, matrix: NDArray[np.float64], fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
         key = matrix.tobytes() + fixed.tobytes() + bytes(str(matrix.shape), "ascii")
         if key not in cache:
             cache[key] = _reduce(matrix, fixed)
-        pivots, broken = cache[key]
-        conflict |= {int(derived_by[unknowns[k]]) for k in broken}
+        pivots, rest = cache[key]
         solution.links += [(int(unknowns[0]), int(u)) for u in unknowns[1:]]
         for pivot, row in pivots:
             form = [(float(-row[k]), int(unknowns[k])) for k in np.flatnonzero(row) if k != pivot]
@@ -92,7 +98,37 @@ def _eliminate(shifts: Shifts, solution: Solution, derived_by: Ints) -> set[int]
                 solution.solved[int(unknowns[pivot])] = form
             else:
                 solution.zero[unknowns[pivot]] = True
+        return rest
+
+    for part in np.split(order, cuts):
+        unknowns, matrix = _dense(rows[part], columns[part], values[part])
+        rest = reduce(unknowns, matrix, (derived_by[unknowns] >= 0) | border[unknowns])
+        left += [(unknowns[row != 0], row[row != 0]) for row in rest]
+    unknowns, matrix = _stacked(left)
+    if len(matrix):
+        rest = reduce(unknowns, matrix, derived_by[unknowns] >= 0)
+        broken = np.flatnonzero(np.abs(rest).sum(0) > 0)
+        conflict |= {int(derived_by[unknowns[k]]) for k in broken}
     return conflict
+
+
+def _dense(rows: Ints, columns: Ints, values: NDArray[np.float64]) -> tuple[Ints, NDArray[np.float64]]:
+    """The unknowns of some equations, and the equations as a dense matrix over them."""
+    unknowns, place = np.unique(columns, return_inverse=True)
+    lines, line = np.unique(rows, return_inverse=True)
+    matrix = np.zeros((len(lines), len(unknowns)))
+    np.add.at(matrix, (line, place), values)
+    return unknowns, matrix
+
+
+def _stacked(equations: list[tuple[Ints, NDArray[np.float64]]]) -> tuple[Ints, NDArray[np.float64]]:
+    """Different equations, as a dense matrix over their unknowns."""
+    different = {(unknowns.tobytes(), row.tobytes()): (unknowns, row) for unknowns, row in equations}
+    if not different:
+        return np.zeros(0, np.int64), np.zeros((0, 0))
+    rows = np.concatenate([np.full(len(u), k) for k, (u, _) in enumerate(different.values())])
+    columns = np.concatenate([u for u, _ in different.values()])
+    return _dense(rows, columns, np.concatenate([row for _, row in different.values()]))
 
 
 def _matrix(shifts: Shifts, zero: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArray[np.float64], int]:
@@ -112,8 +148,8 @@ def _matrix(shifts: Shifts, zero: NDArray[np.bool_]) -> tuple[Ints, Ints, NDArra
 
 def _reduce(
     matrix: NDArray[np.float64], fixed: NDArray[np.bool_]
-) -> tuple[list[tuple[int, NDArray[np.float64]]], list[int]]:
-    """Reduced rows with their pivots, and the fixed unknowns that would have to vanish."""
+) -> tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]:
+    """Reduced rows with their pivots, and the rows that are left, of fixed unknowns alone."""
     matrix = matrix.copy()
     pivots: list[tuple[int, int]] = []
     level = 0
@@ -130,8 +166,8 @@ def _reduce(
         matrix[np.abs(matrix) < 1e-12] = 0.0
         pivots.append((int(column), level))
         level += 1
-    broken = np.flatnonzero(np.abs(matrix[level:]).sum(0) > 0).tolist()
-    return [(column, matrix[row]) for column, row in pivots], broken
+    rest = matrix[level:]
+    return [(column, matrix[row]) for column, row in pivots], rest[np.abs(rest).sum(1) > 0]
 
 
 def _cycles(shifts: Shifts, solution: Solution, derived_by: Ints, zero: NDArray[np.bool_]) -> set[int]:
