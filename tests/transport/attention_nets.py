@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import gaugefix
 from gaugefix import GaugeGroup
 from gaugefix.groups import MatrixGroup
+from gaugefix.symmetry import LinearSymmetry
 from gaugefix.testing.redundancy import randomise_
 from tests.discovery import transformers_small as small
 
@@ -56,7 +57,9 @@ def attention(
 
 def matrices(gauge: GaugeGroup) -> GaugeGroup:
     """The part of ``gauge`` that mixes coordinates linearly."""
-    return gauge.select(lambda s: isinstance(s.group, MatrixGroup) and s.exactness.applied)
+    return gauge.select(
+        lambda s: isinstance(s, LinearSymmetry) and isinstance(s.group, MatrixGroup) and s.exactness.applied
+    )
 
 
 def weigh(net: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
