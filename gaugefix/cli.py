@@ -65,8 +65,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     inspect = command["inspect"]
     inspect.add_argument(
         "model",
-        help="mlp, residual_cnn, or package.module:callable, where the callable takes no argument and returns "
-        "(model, args) or (model, args, kwargs), or a LightningModule with an example_input_array",
+        help="mlp, residual_cnn, rotary_decoder, layernorm_decoder, or package.module:callable, where the callable "
+        "takes no argument and returns (model, args) or (model, args, kwargs), or a LightningModule with an "
+        "example_input_array",
     )
     inspect.add_argument("--verify", action="store_true", help="also prove the symmetries numerically, in float64")
     command["recipes"].add_argument("name", nargs="?", help="of one recipe; all by default")

@@ -68,7 +68,7 @@ def test_no_command_shows_the_commands(capsys):
         (
             ["inspect", "mpl"],
             "Expected a model such as my_package.my_module:make_model for inspect, got 'mpl'. Did you mean 'mlp'? "
-            "Available: mlp, residual_cnn.",
+            "Available: layernorm_decoder, mlp, residual_cnn, rotary_decoder.",
         ),
         (
             ["inspect", "no_such_package.models:make"],
@@ -153,18 +153,23 @@ def test_inspect_says_when_a_model_cannot_be_captured(factories, capsys):
     assert "torch.export" in refused(capsys, "inspect", f"{factories}:refused")
 
 
-def test_inspect_knows_the_models_of_the_recipe(capsys):
-    assert cli.main(["inspect", "residual_cnn"]) == 0
-    assert "48 continuous redundant dimensions" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("residual_cnn", "48 continuous redundant dimensions"), ("rotary_decoder", "blocks.2.attention.v:mixing")],
+)
+def test_inspect_knows_the_models_of_the_recipes(name, line, capsys):
+    assert cli.main(["inspect", name]) == 0
+    assert line in capsys.readouterr().out
 
 
-def test_recipes_lists_every_configuration_with_its_launch_line(capsys):
+@pytest.mark.parametrize("recipe", ["feedforward", "transformer"])
+def test_recipes_lists_every_configuration_with_its_launch_line(recipe, capsys):
     assert cli.main(["recipes"]) == 0
     shown = capsys.readouterr().out
-    configs = sorted((ROOT / "configs" / "feedforward").glob("*.yaml"))
+    configs = sorted((ROOT / "configs" / recipe).glob("*.yaml"))
     assert configs
     for path in configs:
-        assert f"python recipes/feedforward.py fit --config configs/feedforward/{path.name}\n" in shown
+        assert f"python recipes/{recipe}.py fit --config configs/{recipe}/{path.name}\n" in shown
 
 
 def test_recipes_outside_a_checkout_say_so(tmp_path, monkeypatch, capsys):

@@ -27,6 +27,8 @@ class Classifier(LightningModule):
     example_input_array: Tensor
     method_prefix: ClassVar[str] = ""
     """Before the name of a method in results, where one recipe has several networks."""
+    monitor: ClassVar[str] = "val/acc"
+    monitor_mode: ClassVar[str] = "max"
 
     def __init__(
         self,

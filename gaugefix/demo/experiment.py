@@ -70,7 +70,8 @@ def run_demo(steps: int = 1500, seed: int = 0, out: str = "runs") -> Path:
             line = ProgressLine(progress, tasks[method])
             runs[method] = train(method, steps, seed, directory / method, [line])
     print_runs(runs)
-    picture = draw(directory, list(METHODS), "MLP on digits, badly unbalanced start: loss and distance to the slice")
+    title = "MLP on digits, badly unbalanced start: loss and distance to the slice"
+    picture = draw({method: directory / method for method in METHODS}, directory / "picture.png", title)
     print(f"\nPicture: {picture}")
     print(directory)
     return directory

@@ -16,8 +16,13 @@ from torch import Tensor, nn
 import gaugefix
 from gaugefix.errors import DiscoveryError, did_you_mean
 
-MODELS = {"mlp": "gaugefix.demo.mlp:MLP", "residual_cnn": "gaugefix.demo.residual_cnn:ResidualCNN"}
-"""Short names of the recipe's models."""
+MODELS = {
+    "mlp": "gaugefix.demo.mlp:MLP",
+    "residual_cnn": "gaugefix.demo.residual_cnn:ResidualCNN",
+    "rotary_decoder": "gaugefix.demo.rotary_decoder:RotaryDecoder",
+    "layernorm_decoder": "gaugefix.demo.layernorm_decoder:LayerNormDecoder",
+}
+"""Short names of the recipes' models."""
 SHAPE = "(model, args), (model, args, kwargs) or a LightningModule with an example_input_array"
 
 

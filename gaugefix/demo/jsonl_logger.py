@@ -61,8 +61,9 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Put hyperparameters into the summary, under their own names."""
-        self.log_summary(vars(params) if isinstance(params, Namespace) else params)
+        """Put hyperparameters into the summary, under their own names; those that begin with _ are Lightning's own."""
+        given = vars(params) if isinstance(params, Namespace) else params
+        self.log_summary({key: value for key, value in given.items() if not key.startswith("_")})
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The picture of a demo: loss above, orbit drift below, on the same steps."""
+"""The picture of one or several runs: loss above, orbit drift below, on the same steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from gaugefix.demo.extras import require
 STYLES: Mapping[str, Mapping[str, Any]] = {
     "baseline": {"color": "#7f7f7f", "linestyle": "--"},
     "minimal_norm": {"color": "#0072b2", "linestyle": "-"},
+    "unit_norm": {"color": "#cc79a7", "linestyle": "-"},
+    "spectral": {"color": "#009e73", "linestyle": "-"},
+    "weight_decay": {"color": "#e69f00", "linestyle": "-"},
 }
 
 
@@ -35,24 +38,24 @@ def drift_series(path: Path) -> tuple[list[int], list[float]]:
     return [step for step, _, _ in points], [value for _, _, value in points]
 
 
-def draw(directory: Path, methods: list[str], title: str) -> Path:
-    """Draw the runs in ``directory/<method>/metrics.jsonl`` and return the path of the picture.
+def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
+    """Draw what the runs have in their metrics.jsonl and return the path of the picture.
 
     Args:
-        directory: of the demo.
-        methods: names of the runs, baseline first.
+        runs: method → directory of the run, baseline first.
+        picture: the PNG file to write.
         title: one line above the panels.
     """
-    require("matplotlib", "the picture of the demo")
+    require("matplotlib", "the picture of a run")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     FigureCanvasAgg(figure)  # draws to a file without a display, whatever backend is set
     losses, drifts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for method in methods:
-        path = directory / method / "metrics.jsonl"
-        style = STYLES.get(method, {})
+    for method, directory in runs.items():
+        path = directory / "metrics.jsonl"
+        style = next((style for name, style in STYLES.items() if method.endswith(name)), {})
         name = method.replace("_", " ")
         losses.plot(*read_series(path, "val/loss"), label=f"{name}, validation", linewidth=1.8, **style)
         losses.plot(*read_series(path, "train/loss"), label=f"{name}, training", linewidth=0.7, alpha=0.7, **style)
@@ -67,6 +70,5 @@ def draw(directory: Path, methods: list[str], title: str) -> Path:
     for axes in (losses, drifts):
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    picture = directory / "picture.png"
     figure.savefig(picture, dpi=130, metadata={"Software": None})
     return picture

@@ -16,7 +16,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gaugefix.callbacks import GaugeProjection
+from gaugefix.demo.extras import require
 from gaugefix.demo.jsonl_logger import JsonlLogger
+from gaugefix.demo.picture import draw
 from gaugefix.demo.quiet import quiet
 from gaugefix.demo.run_directory import new_run_directory
 from gaugefix.demo.run_summary import RunSummary
@@ -29,8 +31,9 @@ RUN_DIRECTORY = "GAUGEFIX_RUN_DIRECTORY"  # tells the processes that Lightning s
 class RecipeCLI(LightningCLI):
     """Runs in ``<out>/<recipe>/<time>-<method>-s<seed>/``, and prints that path last.
 
-    The directory holds config.yaml, metrics.jsonl, summary.json and checkpoints/. The method is read off the
-    configuration: the slice of a GaugeProjection, weight_decay, or baseline.
+    The directory holds config.yaml, metrics.jsonl, summary.json, checkpoints/ and picture.png. The method is read off
+    the configuration: the slice of a GaugeProjection, weight_decay, or baseline. Checkpoint and summary keep the best
+    value of the metric that the model names as its ``monitor``, in the direction of its ``monitor_mode``.
 
     Args:
         recipe: its name.
@@ -61,6 +64,7 @@ class RecipeCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, default="runs", help="Directory for the results of all recipes.")
         parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads that torch uses.")
+        parser.add_argument("--picture", type=bool, default=True, help="Draw loss and drift into picture.png.")
         parser.add_argument(
             "--wandb",
             type=Literal["disabled", "offline", "online"],
@@ -78,27 +82,29 @@ class RecipeCLI(LightningCLI):
         if self.subcommand != "fit" or chosen.get("fast_dev_run"):
             self.save_config_callback = None  # a run that trains nothing leaves nothing behind
             return super().instantiate_trainer(**{"logger": chosen.get("logger") or False, **kwargs})
+        if self._get(self.config, "picture"):
+            require("matplotlib", "--picture true")  # now, and not after the training
         settings = self.settings(callbacks)
         name = f"{settings['method']}-s{settings['seed']}"
         out = self._get(self.config, "out")
         self.directory = run_directory(Path(out) / self.recipe, name)
         loggers: list[Logger] = [JsonlLogger(self.directory)]
-        mode = self._get(self.config, "wandb")
-        if mode != "disabled":
+        sink = self._get(self.config, "wandb")
+        if sink != "disabled":
             group = f"{self.recipe}/{settings['method']}"
-            loggers.append(wandb_logger(mode, self.directory, name=name, group=group))
+            loggers.append(wandb_logger(sink, self.directory, name=name, group=group))
         given = chosen.get("logger")
         loggers += [] if given is None or isinstance(given, bool) else as_list(given)
+        monitor: str = getattr(self.model, "monitor", "val/loss")
+        mode: Literal["max", "min"] = getattr(self.model, "monitor_mode", "min")
         saving = chosen.get("enable_checkpointing") is not False
         if saving and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-            best = ModelCheckpoint(
-                self.directory / "checkpoints", "best", monitor="val/acc", mode="max", save_last=True
-            )
-            callbacks.append(best)
+            checkpoints = self.directory / "checkpoints"
+            callbacks.append(ModelCheckpoint(checkpoints, "best", monitor=monitor, mode=mode, save_last=True))
         if chosen.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             theme = RichProgressBarTheme(metrics_format=".3g")  # a drift of 2e-6 is not 0.000
             callbacks.append(RichProgressBar(theme=theme))
-        callbacks.append(RunSummary(settings))
+        callbacks.append(RunSummary(settings, monitor, mode))
         return super().instantiate_trainer(
             **{"logger": loggers, "callbacks": callbacks, "default_root_dir": str(self.directory), **kwargs}
         )
@@ -118,6 +124,7 @@ class RecipeCLI(LightningCLI):
             "strength": decay or None,
             "seed": self._get(self.config, "seed_everything"),
             "lr": getattr(model, "lr", None),
+            "precision": self._get(self.config_init, "trainer").get("precision"),
         }
 
     def after_fit(self) -> None:
@@ -134,8 +141,16 @@ class RecipeCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()  # now, and not behind the last line
-        print_runs({summary.settings["method"]: summary.values})
+        self.comment()
+        method = summary.settings["method"]
+        print_runs({method: summary.values})
+        if self._get(self.config, "picture"):
+            title = f"{self.recipe}, seed {summary.settings['seed']}: loss and distance to the slice"
+            print(f"\nPicture: {draw({method: self.directory}, self.directory / 'picture.png', title)}")
         print(self.directory)
+
+    def comment(self) -> None:
+        """Print what a recipe has to say about its result, above the table."""
 
 
 def as_list(value: Any) -> list[Any]:

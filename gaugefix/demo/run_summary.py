@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -18,16 +18,24 @@ from gaugefix.demo.jsonl_logger import JsonlLogger
 class RunSummary(Callback):
     """Writes ``val_acc_best``, ``gauge_drift_final``, ``overhead_pct`` and so on to the summary of every logger.
 
+    What a datamodule keeps in its attribute ``facts`` is written too.
+
     ``overhead_pct`` is 100 · s / (t − s) with s the seconds spent in gaugefix's callbacks and t the seconds spent
     in training, validation left out; discovery, which happens once before, is ``discovery_seconds``. Training stops
     when the loss is not finite; ``diverged`` then says so.
 
     Args:
         settings: what was run, as flat keys: recipe, method, slice, regularizer, strength, seed, lr and others.
+        monitor: the validation metric whose best value counts, such as ``val/acc``.
+        mode: max if more of it is better, min if less.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], monitor: str = "val/acc", mode: Literal["max", "min"] = "max"
+    ) -> None:
         self.settings = dict(settings)
+        self.monitor = monitor
+        self.mode = mode
         self.values: dict[str, Any] = {}
         self._best = math.nan
         self._loss: Tensor | None = None
@@ -40,8 +48,9 @@ class RunSummary(Callback):
         self._spent_earlier = self._spent_at_start = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        facts = getattr(trainer.datamodule, "facts", {})  # type: ignore[attr-defined]
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.settings)
+            logger.log_hyperparams({**self.settings, **facts})
         # A resumed run brings the history and the seconds of the runs before.
         for callback in gauge_callbacks(trainer, GaugeProjection):
             self._logged[callback.state_key] = len(callback.history)
@@ -71,7 +80,8 @@ class RunSummary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._started:
             self._validation += time.perf_counter() - self._validation_started
-            self._best = greater(self._best, float(trainer.callback_metrics.get("val/acc", math.nan)))
+            value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+            self._best = greater(self._best, value) if self.mode == "max" else -greater(-self._best, -value)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
@@ -101,11 +111,12 @@ class RunSummary(Callback):
         discovery = sum(c.discovery_seconds for c in [*drifts, *projections])
         training = seconds - self._validation
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        name = self.monitor.replace("/", "_")
         return {
             "steps": trainer.global_step,
             "seconds": seconds,
-            "val_acc_best": self._best,
-            "val_acc_final": metrics.get("val/acc"),
+            f"{name}_best": self._best,
+            f"{name}_final": metrics.get(self.monitor),
             "val_loss_final": metrics.get("val/loss"),
             "train_loss_final": None if self._loss is None else float(self._loss),
             "gauge_drift_final": None if last is None else last.total,

@@ -16,7 +16,7 @@ COLUMNS = {
     "overhead": ("overhead_pct", "{:.2f} %"),
     "time": ("seconds", "{:.0f} s"),
 }
-"""Heading → key of the summary, format."""
+"""Heading → key of the summary, format. A column whose key no run has is left out."""
 
 
 def print_runs(runs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -31,10 +31,11 @@ def print_runs(runs: Mapping[str, Mapping[str, Any]]) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method", vertical="bottom", no_wrap=True)
-    for heading in COLUMNS:
+    columns = {k: column for k, column in COLUMNS.items() if any(column[0] in values for values in runs.values())}
+    for heading in columns:
         table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
     for method, values in runs.items():
-        cells = [shown(values.get(key), form) for key, form in COLUMNS.values()]
+        cells = [shown(values.get(key), form) for key, form in columns.values()]
         table.add_row(method, *cells, style="red" if values.get("diverged") else "")
     Console().print(table)
 

@@ -17,11 +17,11 @@ class Stop(Callback):
         raise RuntimeError("the power is gone")
 
 
-def fit(directory, *more, **settings):
+def fit(directory, *more, summary=None, **settings):
     callbacks = [
         GaugeProjection("minimal_norm", every_n_steps=5),
         OrbitDrift(every_n_steps=5),
-        RunSummary({"recipe": "test", "seed": 1}),
+        summary or RunSummary({"recipe": "test", "seed": 1}),
         *more,
     ]
     trainer = Trainer(
@@ -36,7 +36,9 @@ def fit(directory, *more, **settings):
         enable_model_summary=False,
         **settings,
     )
-    trainer.fit(MLP(widths=(8,)), datamodule=DigitsData())
+    data = DigitsData()
+    data.facts = {"pages": 7}
+    trainer.fit(MLP(widths=(8,)), datamodule=data)
     return trainer
 
 
@@ -57,6 +59,21 @@ def test_summary_agrees_with_the_callbacks_and_the_lines(tmp_path):
     made = [(row["step"], row["gauge/drift_after"]) for row in rows if "gauge/drift_after" in row]
     assert made == [(entry["step"], entry["drift_after"]) for entry in projection.history]
     assert [step for step, _ in made] == [0, 5, 10, 15, 20]
+
+
+def test_best_is_the_least_where_less_is_better(tmp_path):
+    fit(tmp_path, summary=RunSummary({}, "val/loss", "min"), max_epochs=3, val_check_interval=4)
+    summary, rows = read(tmp_path)
+    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    assert len(losses) == 9
+    assert summary["val_loss_best"] == min(losses) < losses[0]
+    assert summary["val_loss_final"] == losses[-1]
+    assert "val_acc_best" not in summary
+
+
+def test_facts_of_the_data_are_in_the_summary(tmp_path):
+    fit(tmp_path, max_epochs=1)
+    assert read(tmp_path)[0]["pages"] == 7
 
 
 def test_overhead_is_the_share_of_the_callbacks(tmp_path):

@@ -1,6 +1,5 @@
 """Every configuration of the recipe runs, and writes what it promises."""
 
-import json
 import os
 import re
 import shlex
@@ -14,32 +13,20 @@ import yaml
 
 from gaugefix.demo.mlp import MLP
 from recipes.feedforward import main
+from tests.recipes.runs import ROOT, assert_explained, configs_of, names_in, read
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs" / "feedforward").glob("*.yaml"))
+CONFIGS = configs_of("feedforward")
 # Two epochs of 12 steps.
-SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=12", "--trainer.enable_progress_bar=false"]
-
-
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    """seed_everything and the run directory leave variables behind."""
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "GAUGEFIX_RUN_DIRECTORY"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+SHORT = [
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=12",
+    "--trainer.enable_progress_bar=false",
+    "--picture=false",
+]
 
 
 def fit(config: Path, out: Path, *more: str) -> Path:
     return main(["fit", "--config", str(config), "--out", str(out), *SHORT, *more]).directory
-
-
-def read(directory: Path) -> tuple[dict, list[dict]]:
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return json.loads((directory / "summary.json").read_text()), rows
-
-
-def names_in(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
 
 
 def config_named(name: str) -> Path:
@@ -52,13 +39,8 @@ def test_a_short_run_of_every_configuration(config, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(directory)
     assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{config.stem}-s0", directory.name)
     assert directory.parent == tmp_path / "feedforward"
-    assert sorted(p.name for p in directory.iterdir()) == [
-        "checkpoints",
-        "config.yaml",
-        "metrics.jsonl",
-        "summary.json",
-    ]
-    assert sorted(p.name for p in (directory / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert names_in(directory) == ["checkpoints", "config.yaml", "metrics.jsonl", "summary.json"]
+    assert names_in(directory / "checkpoints") == ["best.ckpt", "last.ckpt"]
 
     summary, rows = read(directory)
     assert (summary["recipe"], summary["method"], summary["seed"]) == ("feedforward", config.stem, 0)
@@ -84,12 +66,7 @@ def test_a_short_run_of_every_configuration(config, tmp_path, capsys):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_configuration_has_its_launch_line_on_top_and_a_comment_on_every_key(config):
-    lines = config.read_text().splitlines()
-    assert lines[0] == f"# python recipes/feedforward.py fit --config configs/feedforward/{config.name}"
-    assert re.match(r"# Expected: val_acc_best [01]\.\d+.*; about \d+ s on two cores\.$", lines[3])
-    keyed = [k for k, line in enumerate(lines) if re.match(r"\s*(- )?\w+: *\S", line) and not line.startswith("#")]
-    assert len(keyed) > 15
-    assert not [lines[k] for k in keyed if not lines[k - 1].lstrip().startswith("#")]
+    assert_explained(config, "val_acc_best")
 
 
 def test_launch_line_works_as_printed(tmp_path):
@@ -102,6 +79,8 @@ def test_launch_line_works_as_printed(tmp_path):
     directory = Path(done.stdout.splitlines()[-1])
     assert directory.is_relative_to(tmp_path)
     assert read(directory)[0]["lr"] == 0.03
+    assert f"Picture: {directory / 'picture.png'}" in done.stdout.splitlines()
+    assert (directory / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_runs_with_one_name_do_not_clash(tmp_path):
