@@ -172,6 +172,12 @@ def test_recipes_lists_every_configuration_with_its_launch_line(recipe, capsys):
         assert f"python recipes/{recipe}.py fit --config configs/{recipe}/{path.name}\n" in shown
 
 
+def test_recipes_lists_a_script_without_configurations_with_its_launch_line(capsys):
+    assert cli.main(["recipes", "quantization"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "  python recipes/quantization.py runs/transformer/<run> --slices minimal_norm"
+
+
 def test_recipes_outside_a_checkout_say_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gaugefix.__file__", str(tmp_path / "lib" / "gaugefix" / "__init__.py"))

@@ -42,15 +42,17 @@ def catalogue(name: str | None = None) -> str:
         raise RecipeError(f"Expected the name of a recipe, got '{name}'. {did_you_mean(name, scripts)}")
     lines = [f"In {root}:"]
     for recipe in [name] if name else scripts:
-        lines += ["", f"{recipe}: {_first_sentence(scripts[recipe])}"]
+        lines += ["", f"{recipe}: {_docstring(scripts[recipe])[0]}"]
         for config in sorted((root / "configs" / recipe).glob("*.yaml")):
             lines.append(f"  python recipes/{recipe}.py fit --config configs/{recipe}/{config.name}")
             lines += [f"      {line}" for line in _remarks(config)]
+        if not (root / "configs" / recipe).is_dir():
+            lines += [f"  {line}" for line in _docstring(scripts[recipe]) if line.startswith("python ")]
     return "\n".join(lines)
 
 
-def _first_sentence(script: Path) -> str:
-    return script.read_text(encoding="utf-8").split('"""')[1].strip().splitlines()[0]
+def _docstring(script: Path) -> list[str]:
+    return script.read_text(encoding="utf-8").split('"""')[1].strip().splitlines()
 
 
 def _remarks(config: Path) -> list[str]:
