@@ -33,7 +33,7 @@ class GaugeCallback(LightningCallback):
         module: name of the submodule to analyse.
         name: tells two callbacks of one class apart.
         inputs_needed: whether :meth:`act` needs example inputs.
-        rotations: whether rotations of residual streams belong to the group.
+        conditional: whether symmetries that need nonzero gains belong to the group.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GaugeCallback(LightningCallback):
         module: str | None,
         name: str | None,
         inputs_needed: bool,
-        rotations: bool = False,
+        conditional: bool = False,
     ) -> None:
         if type(every_n_steps) is not int or every_n_steps <= 0:
             raise SettingError(
@@ -61,8 +61,8 @@ class GaugeCallback(LightningCallback):
         self.gauge: GaugeGroup | None = None
         self.seconds = 0.0
         self.discovery_seconds = 0.0
-        self.rotations = rotations
-        self._source = GaugeSource(module, inputs_needed, rotations)
+        self.conditional = conditional
+        self._source = GaugeSource(module, inputs_needed, conditional)
         self._model: weakref.ref[nn.Module] | None = None
         self._saved_parameters: dict[str, list[int]] | None = None
         self._active = self._fresh = self._unchecked = False

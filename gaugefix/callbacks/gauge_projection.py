@@ -41,8 +41,8 @@ class GaugeProjection(GaugeCallback):
         name: Tells several projections of one Trainer apart.
         unknown_optimizer: For optimizer states without a law of transport: 'error', 'reset' or 'ignore'.
         probe: Whether to compare outputs before and after, and to take a projection back that changed them.
-        rotations: Whether rotations of residual streams belong to the group. They pass the gains of norms conjugated,
-            so that only 'spectral' and 'reference' use them, and small gains make them ill-conditioned.
+        conditional: Whether symmetries belong to the group that hold only where no gain of a norm is zero, such as
+            rotations of residual streams. Minimal norm does not use them, and small gains make them ill-conditioned.
 
     Attributes:
         gauge: The gauge group; None until it is known.
@@ -71,14 +71,14 @@ class GaugeProjection(GaugeCallback):
         name: str | None = None,
         unknown_optimizer: Literal["error", "reset", "ignore"] = "error",
         probe: bool = True,
-        rotations: bool = False,
+        conditional: bool = False,
     ) -> None:
         if unknown_optimizer not in get_args(Policy):
             raise SettingError(
                 f"Expected a policy for unknown_optimizer, got {unknown_optimizer!r}. "
                 + did_you_mean(str(unknown_optimizer), get_args(Policy))
             )
-        super().__init__(slice, every_n_steps, module, name, probe, rotations)
+        super().__init__(slice, every_n_steps, module, name, probe, conditional)
         self.at_start = at_start
         self.dyadic = dyadic
         self.unknown_optimizer: Policy = unknown_optimizer

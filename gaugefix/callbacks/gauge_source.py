@@ -11,7 +11,7 @@ from gaugefix.callbacks.example_inputs import ExampleInputs, Recorder
 from gaugefix.callbacks.gauge_cache import gauge_of, given_gauge
 from gaugefix.callbacks.submodule import find_module
 from gaugefix.errors import SettingError
-from gaugefix.symmetry import GaugeGroup, ResidualRotation
+from gaugefix.symmetry import GaugeGroup
 from gaugefix.testing import Probe
 
 
@@ -41,14 +41,14 @@ class GaugeSource:
     Args:
         path: of a submodule, or ``None``.
         inputs_needed: whether example inputs are needed even if the gauge group is given by hand.
-        rotations: whether rotations of residual streams belong to the group that is found (one given by hand is used
-            as it is).
+        conditional: whether symmetries that need nonzero gains belong to the group that is found (one given by hand is
+            used as it is).
     """
 
-    def __init__(self, path: str | None, inputs_needed: bool, rotations: bool = False) -> None:
+    def __init__(self, path: str | None, inputs_needed: bool, conditional: bool = False) -> None:
         self.path = path
         self.inputs_needed = inputs_needed
-        self.rotations = rotations
+        self.conditional = conditional
         self.found: Analysed | None = None
         self._recorder: Recorder | None = None
 
@@ -112,15 +112,14 @@ class GaugeSource:
     def _finish(self, path: str, module: nn.Module, example: ExampleInputs) -> None:
         example = example.fitted(module)
         gauge = gauge_of(module, example)
-        if given_gauge(module) is None and not self.rotations:
-            gauge = _without_rotations(gauge)
+        if given_gauge(module) is None and not self.conditional:
+            gauge = _unconditional(gauge)
         self.found = Analysed(path, module, gauge, example)
 
 
-def _without_rotations(gauge: GaugeGroup) -> GaugeGroup:
-    if not any(isinstance(s, ResidualRotation) for s in gauge.symmetries):
-        return gauge
-    return gauge.select(lambda s: not isinstance(s, ResidualRotation))
+def _unconditional(gauge: GaugeGroup) -> GaugeGroup:
+    conditional = any(s.conditional for s in gauge.symmetries)
+    return gauge.select(lambda s: not s.conditional) if conditional else gauge
 
 
 def _candidates(pl_module: nn.Module) -> Mapping[str, nn.Module]:

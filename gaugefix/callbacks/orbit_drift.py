@@ -37,7 +37,7 @@ class OrbitDrift(GaugeCallback):
         module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
         name: Tells several measurements of one Trainer apart: they log 'gauge/<name>/drift' and so on.
         per_symmetry: Whether to log every symmetry apart.
-        rotations: Whether rotations of residual streams belong to the group (see GaugeProjection).
+        conditional: Whether symmetries that need nonzero gains belong to the group (see GaugeProjection).
 
     Attributes:
         gauge: The gauge group; None until it is known.
@@ -58,9 +58,9 @@ class OrbitDrift(GaugeCallback):
         module: str | None = None,
         name: str | None = None,
         per_symmetry: bool = True,
-        rotations: bool = False,
+        conditional: bool = False,
     ) -> None:
-        super().__init__(slice, every_n_steps, module, name, inputs_needed=False, rotations=rotations)
+        super().__init__(slice, every_n_steps, module, name, inputs_needed=False, conditional=conditional)
         self.per_symmetry = per_symmetry
         self.forget()
 

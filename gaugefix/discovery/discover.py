@@ -27,7 +27,6 @@ from gaugefix.symmetry import (
     Frozen,
     GaugeGroup,
     LinearSymmetry,
-    ResidualRotation,
     ShiftSymmetry,
     Symmetry,
     named_tensors,
@@ -66,7 +65,7 @@ def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | 
     if strict.dropout_seen:
         relaxed = analysis.run(Assumptions(dropout=False))
         symmetries = _merge(exact, analysis.read(relaxed, Exactness.DROPOUT_FREE))
-    symmetries += analysis.rotations(symmetries, strict)
+    symmetries += analysis.conditional(symmetries, strict)
     if strict.batch_norms_seen:
         frozen = analysis.run(Assumptions(norms="frozen"))
         symmetries += _only_new(symmetries, read_linear(frozen, analysis.order, Exactness.ONE_MODE, discrete=False))
@@ -122,20 +121,32 @@ class _Analysis:
         found += read_kernels(ctx, exactness)
         return found
 
-    def rotations(self, known: list[Symmetry], strict: Pass) -> list[ResidualRotation]:
-        """Rotations of residual streams that no other symmetry is."""
+    def conditional(self, known: list[Symmetry], strict: Pass) -> list[Symmetry]:
+        """What holds where no gain is zero: rotations of residual streams, norms' shifts in place of biases."""
         if not strict.norms_seen:
             return []
-        taken = {s.parameters for s in known if isinstance(s.group, Orthogonal)}
-        exact = self._rotations(Assumptions(gains="conjugated"), Exactness.EXACT)
+        exact = self._conditional(known, Assumptions(gains="conjugated"), Exactness.EXACT)
         if strict.dropout_seen:
-            relaxed = self._rotations(Assumptions(gains="conjugated", dropout=False), Exactness.DROPOUT_FREE)
+            relaxed = Assumptions(gains="conjugated", dropout=False)
             moving = {s.parameters for s in exact}
-            exact += [s for s in relaxed if s.parameters not in moving]
-        return [s for s in exact if s.parameters not in taken]
+            found = self._conditional([*known, *exact], relaxed, Exactness.DROPOUT_FREE)
+            exact += [s for s in found if s.parameters not in moving]
+        return exact
 
-    def _rotations(self, assumptions: Assumptions, exactness: Exactness) -> list[ResidualRotation]:
-        return read_rotations(self.run(assumptions), self.order, exactness)
+    def _conditional(self, known: list[Symmetry], assumptions: Assumptions, exactness: Exactness) -> list[Symmetry]:
+        ctx = self.run(assumptions)
+        taken = {s.parameters for s in known if isinstance(s.group, Orthogonal)}
+        rotations = [s for s in read_rotations(ctx, self.order, exactness) if s.parameters not in taken]
+        shifts = [s for s in read_shifts(ctx.shifts, exactness) if s.conditional]
+        names = {s.name for s in known}
+        result: list[Symmetry] = list(rotations)
+        for s in shifts:
+            inside = [k for k in known if isinstance(k, ShiftSymmetry) and set(k.parameters) <= set(s.parameters)]
+            name = s.name if s.name not in names else f"{s.name} (no bias)"
+            names.add(name)
+            if s.dimension > sum(k.dimension for k in inside):
+                result.append(replace(s, name=name, overlap=sum(k.dimension for k in inside)))
+        return result
 
     def gauge(self, symmetries: list[Symmetry], strict: Pass) -> GaugeGroup:
         tensors = named_tensors(self.model)

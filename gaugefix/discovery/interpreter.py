@@ -18,7 +18,7 @@ from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion import Fusion, Fusions
 from gaugefix.discovery.labels import NOTHING, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
-from gaugefix.discovery.value import Source, Value, known, pad_left, values_in
+from gaugefix.discovery.value import Relation, Source, Value, known, pad_left, values_in
 from gaugefix.symmetry import ChannelMap
 
 NormMode = Literal["live", "frozen", "scale free"]
@@ -34,7 +34,8 @@ class Assumptions:
         norms: ``"live"``: norms are taken as they are, in train mode and in eval mode; ``"frozen"``: eval mode only
             (a batch norm is an affine map); ``"scale free"``: as if the eps of every norm were 0.
         gains: ``"kept"``: a gain multiplies channels, which then cannot mix; ``"conjugated"``: what a norm lets act on
-            its channels acts on the other side of its gain too, conjugated by the gain.
+            its channels acts on the other side of its gain too, conjugated by the gain; and the shift of a norm serves
+            the maps that read it as a bias. Neither holds where a gain, or Σβ/γ, is zero.
     """
 
     dropout: bool = True
@@ -62,6 +63,7 @@ class Pass:
     norms_seen: bool = False
     batch_norms_seen: bool = False
     aliased: set[fx.Node] = field(default_factory=set)
+    fused: set[fx.Node] = field(default_factory=set)
     _handled: set[int] = field(default_factory=set)
     _carried: set[int] = field(default_factory=set)
     _multiplied: set[str] = field(default_factory=set)
@@ -120,6 +122,22 @@ class Pass:
         )
         return fresh
 
+    def absorb_along(
+        self, weight: str, size: int, channel_map: ChannelMap, source: Terms, relation: Relation
+    ) -> Tensor:
+        """Unknowns t of y = W x for an x with k·x = κ ≠ 0: W ← W + (t − W·source) kᵀ/(κ + k·source)."""
+        assert relation.shift is not None
+        if weight in self._absorbed:
+            fresh, before = self._absorbed[weight]
+            self.shifts.pin(before + [(-c, i) for c, i in source])
+            return fresh
+        fresh = self.shifts.fresh(weight, size)
+        self._absorbed[weight] = (fresh, source)
+        flat = [(c, i.numpy()) for c, i in source]
+        along = (relation.gain, relation.shift)
+        self.shifts.legs.append(ParameterShift(weight, [(1.0, fresh.numpy())], channel_map, flat, along))
+        return fresh
+
     def rows_shift(self, table: str, size: int) -> Tensor:
         """Unknowns by which all rows of an embedding move."""
         if table not in self._absorbed:
@@ -172,6 +190,7 @@ class Pass:
         """Interpret one graph, in which some parts are one operation."""
         env: dict[fx.Node, Any] = {}
         self.environments.append(env)
+        self.fused |= fused.skipped | set(fused.by_end)
         for node in capture.nodes():
             if node in fused.skipped:
                 continue

@@ -129,7 +129,7 @@ class _Blind:
             if node in self.known:
                 stack.pop()
                 continue
-            users = [user for user in node.users if user.op == "output" or user in self.env]
+            users = [user for user in node.users if user.op == "output" or user in self.env or user in self.ctx.fused]
             waiting = [user for user in users if self._asks(user) and user not in self.known]
             if waiting:
                 stack += waiting
@@ -141,13 +141,18 @@ class _Blind:
 
     def _asks(self, user: fx.Node) -> bool:
         """Whether the answer depends on what lies behind ``user``."""
-        return user.op == "call_function" and self._kind(user) in {
-            *_TRANSPARENT,
-            "add",
-            "dropout",
-            "reduce",
-            "multiply",
-        }
+        return (
+            user.op == "call_function"
+            and user not in self.ctx.fused
+            and self._kind(user)
+            in {
+                *_TRANSPARENT,
+                "add",
+                "dropout",
+                "reduce",
+                "multiply",
+            }
+        )
 
     def _kind(self, node: fx.Node) -> str:
         rule = find(bind(node, node.args, node.kwargs).name)
@@ -156,6 +161,8 @@ class _Blind:
     def _through(self, node: fx.Node, user: fx.Node) -> int | None:
         x, y = self.env[node], self.env.get(user)
         if user.op != "call_function" or not isinstance(x, Value) or {node, user} & self.ctx.aliased:
+            return None
+        if user in self.ctx.fused:  # an RMS norm, or positions that turn: they see a constant
             return None
         args = _resolve(user.args, self.env)
         call = bind(user, args, _resolve(user.kwargs, self.env))

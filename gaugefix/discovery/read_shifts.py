@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts
+from gaugefix.discovery.shifts import Derived, Shifts
 from gaugefix.discovery.solve_shifts import Solution, schedule, solve
 from gaugefix.groups import Translations
-from gaugefix.symmetry import Absorb, Add, Derive, Exactness, Form, ShiftSymmetry, Solve
+from gaugefix.symmetry import Absorb, AbsorbAlong, Add, Derive, Exactness, Form, ShiftSymmetry, Solve
 
 Ints = NDArray[np.int64]
 
@@ -87,10 +87,13 @@ def _family(
         elif members[k]:
             terms = [(c, np.array([i])) for c, i in solution.solved[k]]
             steps.append(Solve(local[np.array([k])], form(terms)))
-    legs: list[Add | Absorb] = []
+    legs: list[Add | Absorb | AbsorbAlong] = []
     for leg in shifts.legs:
         target, source = form(leg.terms), form(leg.source)
-        if source.terms and leg.map is not None:
+        if leg.along is not None and leg.map is not None:
+            if source.terms or target.terms:
+                legs.append(AbsorbAlong(leg.map, source, target if target.terms else None, *leg.along))
+        elif source.terms and leg.map is not None:
             legs.append(Absorb(leg.parameter, leg.map, source, target if target.terms else None))
         elif target.terms:
             legs.append(Add(leg.parameter, target))
@@ -105,8 +108,8 @@ def _family(
     )
 
 
-def _owner(legs: list[Add | Absorb]) -> str:
-    first: ParameterShift | Add | Absorb = next((leg for leg in legs if isinstance(leg, Add)), legs[0])
+def _owner(legs: Sequence[Add | Absorb | AbsorbAlong]) -> str:
+    first: Add | Absorb | AbsorbAlong = next((leg for leg in legs if isinstance(leg, Add)), legs[0])
     return first.parameter
 
 

@@ -30,12 +30,17 @@ class Derived:
 
 @dataclass
 class ParameterShift:
-    """How a parameter moves: parameter += Σ terms − W · Σ source (no source: nothing to absorb)."""
+    """How a parameter moves: parameter += Σ terms − W · Σ source (no source: nothing to absorb).
+
+    With ``along``, the gain and the shift of a norm, the parameter is W itself, which has no bias: it takes what a bias
+    would take as a multiple of the direction in which its input is constant.
+    """
 
     parameter: str
     terms: list[tuple[float, Ints]]
     map: ChannelMap | None = None
     source: list[tuple[float, Ints]] = field(default_factory=list)
+    along: tuple[str | None, str] | None = None
 
 
 @dataclass

@@ -42,8 +42,8 @@ class Joint:
         self.blocks: list[LinearSymmetry] = []
         self.affine: list[Symmetry] = []
         for s in gauge.applied:
-            if isinstance(s, ResidualRotation):
-                continue  # where gains conjugate it, a rotation changes the norm without bound
+            if s.conditional or isinstance(s, ResidualRotation):
+                continue  # they change the norm through gains that may be small, and without bound
             if not isinstance(s, LinearSymmetry):
                 self.affine.append(s)
             elif isinstance(s.group, GeneralLinear):

@@ -8,7 +8,7 @@ from gaugefix.symmetry.kernels import ReaderKernel, WriterKernel
 from gaugefix.symmetry.leg import Leg
 from gaugefix.symmetry.linear import LinearSymmetry
 from gaugefix.symmetry.rotation import Gain, ResidualRotation
-from gaugefix.symmetry.shift import Absorb, Add, ChannelMap, Derive, Form, ShiftSymmetry, Solve
+from gaugefix.symmetry.shift import Absorb, AbsorbAlong, Add, ChannelMap, Derive, Form, ShiftSymmetry, Solve
 
 __all__ = [
     "GRADIENT",
@@ -16,6 +16,7 @@ __all__ = [
     "RATIO",
     "SQUARED_GRADIENT",
     "Absorb",
+    "AbsorbAlong",
     "Add",
     "ChannelMap",
     "Derive",

@@ -55,6 +55,11 @@ class Symmetry(ABC):
         return self.group.dimension
 
     @property
+    def conditional(self) -> bool:
+        """Whether it holds only where some parameters are not zero: ill-conditioned near there, so no default."""
+        return False
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters and buffers that move, each once."""
         return tuple(dict.fromkeys(part.parameter for part in self.parts))

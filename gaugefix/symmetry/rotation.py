@@ -73,6 +73,10 @@ class ResidualRotation(Symmetry):
         return self.acting
 
     @property
+    def conditional(self) -> bool:
+        return any(gain is not None for _, gain in self.legs)
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         return tuple(
             Part(

@@ -116,13 +116,52 @@ class Absorb:
 
 
 @dataclass(frozen=True, eq=False)
+class AbsorbAlong:
+    """W += (t[target] − W · source(t)) kᵀ/(κ + k · source(t)) for an input with k·x = κ, k = 1/γ, κ = Σβ/γ.
+
+    A map without a bias that reads a layer norm has one all the same, as long as κ is not zero.
+    """
+
+    map: ChannelMap
+    source: Form
+    target: Form | None
+    gain: str | None
+    shift: str
+
+    @property
+    def parameter(self) -> str:
+        """The weight."""
+        return self.map.weight
+
+    def delta(self, tensors: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """Return the change of the weight.
+
+        Raises:
+            SymmetryError: if κ is zero, before or after the shift.
+        """
+        shift = tensors[self.shift].reshape(-1)
+        k = torch.ones_like(shift) if self.gain is None else tensors[self.gain].reshape(-1).reciprocal()
+        moved = self.source.value(t) if self.source.terms else torch.zeros_like(shift)
+        before, after = k @ shift, k @ (shift + moved)
+        if bool((before.detach() == 0) | (after.detach() == 0)):
+            raise SymmetryError(
+                f"Expected Σβ/γ other than 0 for the norm of '{self.shift}', got 0. There '{self.parameter}' has no "
+                "constant that could stand in for its missing bias: leave the shift out with gauge.select."
+            )
+        out = -self.map.apply(tensors, moved) if self.source.terms else t.new_zeros(())
+        out = out if self.target is None else out + self.target.value(t)
+        columns = k / after
+        return columns[:, None] * out if self.map.transposed else out[:, None] * columns
+
+
+@dataclass(frozen=True, eq=False)
 class ShiftSymmetry(Symmetry):
     """A family of shifts, parametrised by the free entries of t (the first ``acting.n`` of ``size``)."""
 
     acting: Translations = field(kw_only=True)
     size: int = field(kw_only=True)
     steps: tuple[Derive | Solve, ...] = field(kw_only=True)
-    legs: tuple[Add | Absorb, ...] = field(kw_only=True)
+    legs: tuple[Add | Absorb | AbsorbAlong, ...] = field(kw_only=True)
     overlap: int = field(default=0, kw_only=True)
     exact_part: tuple[Symmetry, ...] = field(default=(), kw_only=True)
 
@@ -142,8 +181,15 @@ class ShiftSymmetry(Symmetry):
         )
 
     @property
+    def conditional(self) -> bool:
+        return any(isinstance(leg, AbsorbAlong) for leg in self.legs)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         maps = [leg.map.weight for leg in self.legs if isinstance(leg, Absorb)]
+        for leg in self.legs:
+            if isinstance(leg, AbsorbAlong):
+                maps += [name for name in (leg.gain, leg.shift) if name is not None]
         maps += [step.map.weight for step in self.steps if isinstance(step, Derive)]
         return tuple(dict.fromkeys((*self.parameters, *maps)))
 
@@ -164,6 +210,8 @@ class ShiftSymmetry(Symmetry):
             parameter = moved.get(leg.parameter, wide[leg.parameter])
             if isinstance(leg, Add):
                 delta = leg.form.value(t)
+            elif isinstance(leg, AbsorbAlong):
+                delta = leg.delta(wide, t)
             else:
                 delta = -leg.map.apply(wide, leg.source.value(t)) if leg.source.terms else t.new_zeros(())
                 delta = delta if leg.target is None else delta + leg.target.value(t)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from gaugefix.discovery.aliasing import is_mutable
+from gaugefix.discovery.aliasing import aliases, is_mutable
 from gaugefix.discovery.capture import Capture
 
 
@@ -23,10 +23,14 @@ class Constants:
 
     capture: Capture
     fixed: set[fx.Node] = field(default_factory=set)
+    changed: set[fx.Node] = field(default_factory=set)
     _values: dict[fx.Node, Any] = field(default_factory=dict)
     _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def __post_init__(self) -> None:
+        for node in self.capture.graph.nodes:
+            if node.op == "call_function" and is_mutable(node):
+                self.changed |= aliases(node)
         given = {*self.capture.buffers, *self.capture.constants}
         for node in self.capture.graph.nodes:
             if node.op == "placeholder":
@@ -34,9 +38,9 @@ class Constants:
             elif node.op == "get_attr":
                 constant = str(node.target) in self.capture.constants
             else:
-                constant = node.op == "call_function" and not is_mutable(node) and not _is_random(node)
+                constant = node.op == "call_function" and not _is_random(node)
                 constant = constant and all(source in self.fixed for source in node.all_input_nodes)
-            if constant:
+            if constant and node not in self.changed:
                 self.fixed.add(node)
 
     def value(self, node: fx.Node) -> Any:

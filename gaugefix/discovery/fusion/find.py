@@ -10,6 +10,7 @@ from torch import fx
 
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion.constants import Constants
+from gaugefix.discovery.fusion.linear import name_linear_maps
 from gaugefix.discovery.fusion.regions import Region, linear_regions
 from gaugefix.discovery.fusion.rms import rms_region
 from gaugefix.discovery.fusion.rotary import Rotary, read_rotary
@@ -39,7 +40,8 @@ class Fusions:
 
 
 def fusions(capture: Capture) -> Fusions:
-    """Find rotary positions and RMS norms."""
+    """Find rotary positions and RMS norms, and call linear maps by their name."""
+    name_linear_maps(capture)
     found: dict[fx.Node, Fusion] = {}
     covered: set[fx.Node] = set()
     constants = Constants(capture)
@@ -53,7 +55,7 @@ def fusions(capture: Capture) -> Fusions:
     for node in capture.nodes():
         if node.op == "call_function" and node not in covered:
             norm = rms_region(node)
-            if norm is not None:
+            if norm is not None and not constants.changed & {norm.root, *norm.nodes}:
                 found[node] = Fusion("gaugefix.rms_norm", norm, {})
     skipped: set[fx.Node] = set()
     for fusion in found.values():

@@ -75,7 +75,7 @@ def linear_regions(constants: Constants) -> Iterator[Region]:
 
 def _linear_in(node: fx.Node, constants: Constants) -> list[fx.Node]:
     """The operands in which a node is linear (jointly); none if it is not linear with constant coefficients."""
-    if node.op != "call_function":
+    if node.op != "call_function" or node in constants.changed:
         return []
     live = [source for source in node.all_input_nodes if source not in constants.fixed]
     name = name_of(node)

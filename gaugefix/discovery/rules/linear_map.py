@@ -68,12 +68,23 @@ def pass_shift(
     if bias is not None and ctx.exclusive(bias) and bias.source is not None and bias.source.entries is None:
         ctx.take_over(bias)
         return [(1.0, ctx.absorb(bias.source.name, size_out, channel_map, flat).reshape(layout))]
+    if bias is None and _may_stand_in(ctx, x, weight, axis) and channel_map is not None:
+        assert x.relation is not None
+        fresh = ctx.absorb_along(channel_map.weight, size_out, channel_map, flat, x.relation)
+        return [(1.0, fresh.reshape(layout))]
     out: Terms = []
     if flat and channel_map is not None:
         out.append((1.0, ctx.derive(size_out, channel_map, flat).reshape(layout)))
     if bias is not None:
         out += [(c, i.reshape(-1).expand(size_out).reshape(layout)) for c, i in ctx.shift_of(bias, 1)]
     return out
+
+
+def _may_stand_in(ctx: Pass, x: Value, weight: Value, axis: int) -> bool:
+    """Whether a weight without a bias can use the constant that a layer norm leaves in its input."""
+    plain = weight.source is not None and weight.source.entries is None and len(weight.shape) == 2
+    constant = x.relation is not None and x.relation.axis == axis and x.relation.shift is not None
+    return ctx.assumptions.gains == "conjugated" and plain and constant and ctx.exclusive(weight)
 
 
 def _channel_map(source: Source | None, transposed: bool, groups: int) -> ChannelMap | None:
