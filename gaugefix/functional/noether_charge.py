@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gaugefix.groups import DiagonalGroup, GeneralLinear
+from gaugefix.groups import ComplexScaling, DiagonalGroup, GeneralLinear
 from gaugefix.slices.second_moment import second_moments
 from gaugefix.symmetry import GaugeGroup, LinearSymmetry, Symmetry, WriterKernel
 
@@ -24,6 +24,8 @@ def noether_charge(model: nn.Module, gauge: GaugeGroup) -> dict[str, Tensor]:
 
     - scaling: q_i = Σ_legs k·Σ P², k the power of the leg: in_i − out_i of a unit;
     - GL(n): C = Σ_vectors PPᵀ − Σ_covectors PPᵀ, symmetric;
+    - complex scaling: half of its trace, ½ tr C, times the unit matrix per plane: the part of the scale, for phases have
+      no charge;
     - a constant added along an axis (writer kernel): the sums of the weight along it.
 
     Gradient flow conserves it where all legs are trained, gradient descent changes it by O(lr²) a step, weight decay
@@ -35,7 +37,7 @@ def noether_charge(model: nn.Module, gauge: GaugeGroup) -> dict[str, Tensor]:
         gauge: its group.
 
     Returns:
-        Symmetry name → charge, float64: (n,) for scalings and kernels, (batch, n, n) for GL(n).
+        Symmetry name → charge, float64: (n,) for scalings and kernels, (batch, n, n) for GL(n) and planes.
 
     Raises:
         SymmetryError: if the group belongs to another model.
@@ -64,9 +66,12 @@ def _charge(symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> Tensor | None:
         return tensors[symmetry.weight].detach().double().sum(symmetry.axis).reshape(-1)
     if not isinstance(symmetry, LinearSymmetry):
         return None
-    if isinstance(symmetry.group, GeneralLinear):
+    if isinstance(symmetry.group, (ComplexScaling, GeneralLinear)):
         vectors, covectors = second_moments(symmetry, tensors)
-        return vectors - covectors
+        charge = vectors - covectors
+        if isinstance(symmetry.group, GeneralLinear):
+            return charge
+        return torch.diag_embed(0.5 * charge.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True).expand(-1, 2))
     return _diagonal(symmetry, tensors) if isinstance(symmetry.group, DiagonalGroup) else None
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaugefix.groups import DiagonalGroup
+from gaugefix.groups import ComplexScaling
 from gaugefix.slices.base import require_finite
+from gaugefix.slices.layout import as_scaling, joined, layout_of, piece_of, weight_of
 from gaugefix.slices.rank_one import Coupling, newton_step
 from gaugefix.slices.term import Moments, Seat, Side, Squares, Term, marginals, onto, reduced, values
 from gaugefix.symmetry import GaugeGroup, LinearSymmetry
@@ -34,22 +35,24 @@ class Balance:
 
     gauge: GaugeGroup
     classes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    symmetries: dict[str, LinearSymmetry] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
     size: int = 0
     _scratch: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         owned: dict[str, list[Seat]] = {}
-        for symmetry in self.gauge.applied:
-            if not isinstance(symmetry, LinearSymmetry) or not isinstance(symmetry.group, DiagonalGroup):
+        for given in self.gauge.applied:
+            symmetry = as_scaling(given)
+            if symmetry is None:
                 continue
-            if symmetry.group.dimension:
-                n = symmetry.group.coordinates
-                self.classes[symmetry.name] = (self.size, n)
-                for leg in symmetry.legs:
-                    if not leg.buffer:
-                        owned.setdefault(leg.parameter, []).append(Seat(leg, self.size, n))
-                self.size += n
+            n = symmetry.group.coordinates
+            self.symmetries[symmetry.name] = symmetry
+            self.classes[symmetry.name] = (self.size, n)
+            for leg in symmetry.legs:
+                if not leg.buffer:
+                    owned.setdefault(leg.parameter, []).append(Seat(leg, self.size, n))
+            self.size += n
         for name, seats in owned.items():
             by_axes: dict[tuple[int, ...], list[Seat]] = {}
             for seat in seats:
@@ -57,13 +60,21 @@ class Balance:
             sides = tuple(Side(axes, tuple(found)) for axes, found in sorted(by_axes.items()))
             flat = all(seat.leg.flat for seat in seats) and len(sides) <= 2
             self.terms.append(Term(name, sides, flat, seats[0].leg.offset))
-        self.layout = _layout(self.terms, self.classes)
+        self.layout = layout_of(self.terms, self.classes)
         self.coupling = Coupling.of(self.terms, self.size)
 
     def scales(self, u: Tensor) -> list[tuple[str, Tensor]]:
-        """λ = exp u, one tensor per symmetry."""
+        """The elements of the symmetries: λ = exp u, for a plane λ times the unit matrix."""
+        found: list[tuple[str, Tensor]] = []
+        for symmetry, scale in self.factors(u):
+            planes = isinstance(self.gauge[symmetry.name].group, ComplexScaling)
+            found.append((symmetry.name, torch.diag_embed(scale[:, None].expand(-1, 2)) if planes else scale))
+        return found
+
+    def factors(self, u: Tensor) -> list[tuple[LinearSymmetry, Tensor]]:
+        """Every class as a scaling, with λ = exp u."""
         lam = u.double().exp()
-        return [(name, lam[start : start + n]) for name, (start, n) in self.classes.items()]
+        return [(self.symmetries[name], lam[start : start + n]) for name, (start, n) in self.classes.items()]
 
     # ---- moments ---------------------------------------------------------------------------------------------------
     def here(self, tensors: Mapping[str, Tensor]) -> Moments:
@@ -78,7 +89,7 @@ class Balance:
             else:
                 rows = max(1, _SCRATCH * tensor.shape[0] // tensor.numel())
                 pieces = [marginals(term, self._square(piece)) for piece in torch.split(tensor, rows)]
-                parts.append(_joined(term, pieces))
+                parts.append(joined(term, pieces))
         return self._collect(parts)
 
     def _square(self, tensor: Tensor) -> Tensor:
@@ -120,13 +131,13 @@ class Balance:
         for levels in self.layout:
             total = None
             for level in levels:
-                row = torch.cat([zeros[:n] if where is None else _piece(parts, where) for n, where in level])
+                row = torch.cat([zeros[:n] if where is None else piece_of(parts, where) for n, where in level])
                 total = row if total is None else total + row
             totals.append(zeros if total is None else total)
         return Moments(totals[0], totals[1], parts)
 
     def _weighted(self, term: Term, square: Tensor, factors: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        weights = [_weight(side, factors) for side in term.sides]
+        weights = [weight_of(side, factors) for side in term.sides]
         if not term.flat:
             for weight in weights:
                 square = square * weight
@@ -210,53 +221,3 @@ class Balance:
                 break
             delta = 0.5 * delta
         return u + delta, moments, new
-
-
-def _joined(term: Term, pieces: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Marginals of a parameter from those of its pieces along axis 0."""
-    return tuple(
-        torch.cat(parts) if side.axes[0] == 0 else torch.stack(parts).sum(0)
-        for side, parts in zip(term.sides, zip(*pieces, strict=True), strict=True)
-    )
-
-
-def _weight(side: Side, factors: dict[int, Tensor]) -> Tensor:
-    """exp(2 Σ p u) laid out over the entries of one side; ``factors`` holds exp(2pu) for all units, by power p."""
-    total: Tensor | None = None
-    for seat in side.seats:
-        if seat.leg.power not in factors:
-            factors[seat.leg.power] = factors[1].pow(seat.leg.power)
-        spread = seat.leg.spread(factors[seat.leg.power][seat.start : seat.start + seat.size], 1.0)
-        total = spread if total is None else total * spread
-    assert total is not None
-    return total
-
-
-Where = tuple[int, int, Seat]
-Level = list[tuple[int, "Where | None"]]
-
-
-def _layout(terms: list[Term], classes: Mapping[str, tuple[int, int]]) -> tuple[list[Level], list[Level]]:
-    """Where in and out of every class come from: levels that hold one leg per class, for one ``cat`` each."""
-    result: list[list[Level]] = []
-    for sign in (1, -1):
-        legs: dict[int, list[Where]] = {start: [] for start, _ in classes.values()}
-        for t, term in enumerate(terms):
-            for k, side in enumerate(term.sides):
-                for seat in side.seats:
-                    if seat.leg.power * sign > 0:
-                        legs[seat.start].append((t, k, seat))
-        depth = max((len(found) for found in legs.values()), default=0)
-        result.append(
-            [
-                [(n, legs[start][d] if d < len(legs[start]) else None) for start, n in classes.values()]
-                for d in range(depth)
-            ]
-        )
-    return result[0], result[1]
-
-
-def _piece(parts: list[tuple[Tensor, ...]], where: Where) -> Tensor:
-    term, side, seat = where
-    piece = seat.leg.collect(parts[term][side], seat.size)
-    return piece if abs(seat.leg.power) == 1 else abs(seat.leg.power) * piece

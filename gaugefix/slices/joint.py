@@ -6,6 +6,7 @@ scalings goes on from the squares that it has.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -17,9 +18,8 @@ from gaugefix.groups import GeneralLinear
 from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
-from gaugefix.slices.block import balance_blocks, full_rank
+from gaugefix.slices.blocks import Blocks
 from gaugefix.slices.least_norm import least_norm
-from gaugefix.slices.second_moment import second_moments
 from gaugefix.slices.term import Moments
 from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ResidualRotation, ShiftSymmetry, Symmetry
 
@@ -39,7 +39,7 @@ class Joint:
     def __init__(self, gauge: GaugeGroup) -> None:
         self.gauge = gauge
         self.balance = Balance(gauge)
-        self.blocks: list[LinearSymmetry] = []
+        mixing: list[LinearSymmetry] = []
         self.affine: list[Symmetry] = []
         for s in gauge.applied:
             if s.conditional or isinstance(s, ResidualRotation):
@@ -47,11 +47,10 @@ class Joint:
             if not isinstance(s, LinearSymmetry):
                 self.affine.append(s)
             elif isinstance(s.group, GeneralLinear):
-                self.blocks.append(s)
-        self.scalings = [s for name in self.balance.classes if isinstance(s := gauge[name], LinearSymmetry)]
-        self.names = list(dict.fromkeys(name for s in (*self.blocks, *self.affine) for name in s.reads))
+                mixing.append(s)
+        self.blocks = Blocks(mixing, _shifted(self.affine))
+        self.names = list(dict.fromkeys(name for s in (*mixing, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
-        self.loose = _shifted(self.affine)
         self.unreached: set[str] = set()
         self.scalings_only = not self.names
 
@@ -60,6 +59,8 @@ class Joint:
         u = self.balance.solve(tensors, tolerance, now=now)
         if self.scalings_only:
             return self.balance.scales(u)
+        if not self.balance.size and not self.affine and self.blocks.exact:
+            return self._alone(tensors)
         balanced = u
         start = {name: tensors[name].detach().double() for name in self.names}
         require_finite(start)
@@ -87,10 +88,17 @@ class Joint:
         )
         return [*self.balance.scales(u), *steps]
 
+    def _alone(self, tensors: Mapping[str, Tensor]) -> Steps:
+        """Blocks that meet nothing else: one solution from their moments, and nothing is copied."""
+        found = self.blocks.solve(self.blocks.symmetries, tensors)
+        if not all(math.isfinite(float(g.sum())) for g, _ in found.values()):
+            require_finite({name: tensors[name] for name in self.names})
+        return [(name, g) for name, (g, _) in found.items()]
+
     def _give_up(self, balanced: Tensor) -> Steps:
         """Balance the scalings alone, now and from now on: with the other kinds the norm has no minimum here."""
         self.scalings_only = True
-        others = ", ".join(s.name for s in (*self.blocks, *self.affine))
+        others = ", ".join(s.name for s in (*self.blocks.symmetries, *self.affine))
         warnings.warn(
             f"Expected a point of least norm over scalings together with {others}, got scales that grow without limit. "
             "Only the scalings are balanced for this model; the others are left where they are.",
@@ -103,7 +111,7 @@ class Joint:
         self, start: Mapping[str, Tensor], u: Tensor, tolerance: float
     ) -> tuple[Steps, dict[str, Tensor], float]:
         """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved."""
-        active = any(s.name not in self.unreached for s in self.blocks)
+        active = any(s.name not in self.unreached for s in self.blocks.symmetries)
         first, totals = self._settle(self._scaled(start, u), tolerance) if active else (0.0, {})
         work = self._scaled(start, u)
         for name, value in totals.items():
@@ -123,7 +131,9 @@ class Joint:
             first: float | None = None
             sizes: dict[str, float] = {}
             for sweep in range(_SWEEPS):
-                size = self._block_sweep(work, totals, sizes)
+                size = self.blocks.sweep(work, totals, sizes, self.unreached)
+                if self.blocks.exact and not self.affine:
+                    return size, totals
                 moved = self._affine_sweep(work, [])
                 first = max(size, moved) if first is None else first
                 if sweep and size <= 0.1 * tolerance:  # what the affine ones do no longer moves a block
@@ -138,21 +148,6 @@ class Joint:
                 ConvergenceWarning,
                 stacklevel=2,
             )
-
-    def _block_sweep(self, work: dict[str, Tensor], totals: dict[str, Tensor], sizes: dict[str, float]) -> float:
-        """Solve every block once."""
-        for s in self.blocks:
-            if s.name in self.unreached:
-                continue
-            g, sizes[s.name] = balance_blocks(*second_moments(s, work), _share(s), self._regular(s, work))
-            work.update(s.act(work, g))
-            totals[s.name] = s.group.compose(g, totals[s.name]) if s.name in totals else g
-        return max(sizes.values(), default=0.0)
-
-    def _regular(self, s: LinearSymmetry, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Blocks of full rank without the biases that a shift moves away."""
-        a, b = second_moments(s, tensors, self.loose)
-        return full_rank(a) & full_rank(b)
 
     def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
         largest = 0.0
@@ -182,9 +177,8 @@ class Joint:
 
     def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
         out = dict(tensors)
-        scales = dict(self.balance.scales(u)) if self.balance.size else {}
-        for s in self.scalings:
-            out.update(s.transport(out, scales[s.name], PARAMETER))
+        for symmetry, scale in self.balance.factors(u):
+            out.update(symmetry.transport(out, scale, PARAMETER))
         return out
 
     def residual(self, tensors: Mapping[str, Tensor], now: Moments | None = None) -> Tensor:
@@ -195,20 +189,11 @@ class Joint:
             alive = torch.minimum(now.ins, now.outs) > 0
             total = ((now.ins - now.outs) * alive).double().square().sum().cpu()
             norm = now.norm().double().cpu()
-        for s in self.blocks:
-            if s.name not in self.unreached and not self.scalings_only:
-                a, b = second_moments(s, tensors)
-                regular = self._regular(s, tensors)[:, None, None]
-                total = total + ((a - b) * regular).square().sum().cpu()
-        for name in _names(self.blocks) - self.scaled_names:
+        if not self.scalings_only:
+            total = total + self.blocks.imbalance(tensors, self.unreached)
+        for name in _names(self.blocks.symmetries) - self.scaled_names:
             norm = norm + tensors[name].detach().double().square().sum().cpu()
         return total.sqrt() / norm if float(norm) else total
-
-
-def _share(symmetry: LinearSymmetry) -> float:
-    """How far a block may go at once: half if one parameter is both vector and covector."""
-    ends = [{leg.parameter for leg in symmetry.legs if leg.power == power} for power in (1, -1)]
-    return 0.5 if ends[0] & ends[1] else 1.0
 
 
 def _shifted(affine: Iterable[Symmetry]) -> set[str]:

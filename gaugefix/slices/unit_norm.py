@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gaugefix.errors import SliceError
 from gaugefix.groups import GeneralLinear
+from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import Slice, register_slice, require_finite
 from gaugefix.slices.minimal_norm import balance_of
 from gaugefix.slices.second_moment import second_moments
@@ -18,7 +19,9 @@ from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry
 
 @register_slice("unit_norm")
 class UnitNorm(Slice):
-    """in_i = Σ_vector legs ‖P_i‖² = 1 for every scaled unit (weights and bias together), A = Σ PPᵀ = 1 for a GL block.
+    """in_i = Σ_vector legs ‖P_i‖² = 1 for every scaled unit or rotary plane, A = Σ PPᵀ = 1 for a GL block.
+
+    Weights and bias count together.
 
     Layers are solved in the order of their coupling: rescaling a layer changes the incoming vectors of the next one.
     Dead units are left alone; shifts and kernels do not take part.
@@ -57,8 +60,8 @@ class UnitNorm(Slice):
                 if not math.isfinite(moved):
                     break
                 if blocks:
-                    for name, (start, n) in balance.classes.items():
-                        work.update(gauge[name].act(work, delta[start : start + n].exp()))
+                    for symmetry, scale in balance.factors(delta):
+                        work.update(symmetry.act(work, scale))
             for block in blocks:
                 a, _ = second_moments(block, work)
                 g, size = _whiten(a)
@@ -66,7 +69,7 @@ class UnitNorm(Slice):
                 work.update(block.act(work, g))
                 steps[block.name] = block.group.compose(g, steps[block.name]) if block.name in steps else g
             if blocks and balance.size:
-                squares = balance.squares(_undone(work, gauge, balance.classes, u))
+                squares = balance.squares(_undone(work, balance, u))
             if moved < self.tolerance:
                 return Element((*balance.scales(u), *steps.items()))
         raise SliceError(
@@ -96,11 +99,9 @@ def _whiten(a: Tensor) -> tuple[Tensor, float]:
     return (vectors * inverse[:, None, :]) @ vectors.mT, float(inverse.log().abs().max())
 
 
-def _undone(
-    work: Mapping[str, Tensor], gauge: GaugeGroup, classes: Mapping[str, tuple[int, int]], u: Tensor
-) -> dict[str, Tensor]:
+def _undone(work: Mapping[str, Tensor], balance: Balance, u: Tensor) -> dict[str, Tensor]:
     """The parameters with the GL steps but without the scales (which ``u`` holds)."""
     out = dict(work)
-    for name, (start, n) in classes.items():
-        out.update(gauge[name].act(out, (-u[start : start + n]).exp()))
+    for symmetry, scale in balance.factors(-u):
+        out.update(symmetry.act(out, scale))
     return out

@@ -6,7 +6,7 @@ from torch import nn
 
 import gaugefix
 from gaugefix.functional import charge_norm, noether_charge
-from gaugefix.groups import GeneralLinear
+from gaugefix.groups import ComplexScaling, GeneralLinear
 from gaugefix.symmetry import LinearSymmetry, WriterKernel
 from gaugefix.testing import randomise_
 
@@ -140,3 +140,12 @@ def test_nothing_is_changed_and_half_precision_is_summed_in_double():
     rounded = noether_charge(net, gauge)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert all(torch.allclose(exact[key], rounded[key], atol=0.1) for key in exact)
+
+
+def test_the_charge_of_a_rotary_plane_is_that_of_its_scale():
+    q, k = nn.Linear(3, 4), nn.Linear(3, 4)
+    net = nn.ModuleDict({"q": q, "k": k}).double()
+    planes = ComplexScaling(2)
+    gauge = gaugefix.declare(net, planes, {"q.weight": 0, "q.bias": 0}, {"k.weight": 0})
+    (charge,) = noether_charge(net, gauge).values()
+    torch.testing.assert_close(charge, planes.charge([q.weight.T, q.bias], [k.weight.T]))
