@@ -22,6 +22,11 @@ _WIDER = {
 _CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 _READ_BITS = (Tensor.view, torch.frombuffer)
 """What a type means to these is how memory is read."""
+_GROUPED = tuple(
+    getattr(home, name)
+    for home, name in ((torch, "_grouped_mm"), (torch.nn.functional, "grouped_mm"))
+    if hasattr(home, name)
+)
 
 
 @contextmanager
@@ -62,7 +67,25 @@ class _Wider(TorchFunctionMode):
             return Tensor.double(*args, **kwargs)
         if func in _READ_BITS:
             return func(*args, **kwargs)
+        if func in _GROUPED and args[0].dtype == torch.float64 and args[1].ndim == 3 and kwargs.get("bias") is None:
+            return _grouped_mm(args[0], args[1], kwargs["offs"])
         return func(*map(_wider, args), **{key: _wider(value) for key, value in kwargs.items()})
+
+
+def _grouped_mm(x: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    """The rows of each group times the matrix of the group: PyTorch has it for smaller types only.
+
+    Args:
+        x: (rows, in), sorted by group.
+        weight: (groups, in, out).
+        offs: where each group ends.
+    """
+    y = x.new_zeros(len(x), weight.shape[-1])
+    start = 0
+    for matrix, end in zip(weight, offs.tolist(), strict=True):
+        y[start:end] = x[start:end] @ matrix
+        start = end
+    return y
 
 
 def _wider(item: Any) -> Any:

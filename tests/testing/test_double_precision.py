@@ -90,6 +90,20 @@ def test_masks_made_from_limits_hide_what_they_hide(limit):
     assert torch.equal(weights, (x @ x.mT).masked_fill(torch.ones(4, 4).triu(1) > 0, -torch.inf).softmax(-1))
 
 
+@pytest.mark.parametrize("product", [F.grouped_mm, torch._grouped_mm], ids=["function", "operator"])
+def test_grouped_products_that_pytorch_has_in_float32_only(product):
+    weight = torch.randn(3, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    ends = torch.tensor([2, 2, 5], dtype=torch.int32)  # the second group is empty, the last row is in none
+    with double_precision("cpu"):
+        y = product(rows.float(), weight.float(), offs=ends)
+    assert y.dtype == torch.float64
+    assert torch.equal(y[:2], rows[:2] @ weight[0])
+    assert torch.equal(y[2:5], rows[2:5] @ weight[2])
+    plain = product(rows.float(), weight.float(), offs=ends)
+    assert torch.allclose(y[:5].float(), plain[:5], rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_keep_all_digits_too():
     x = X.clone().requires_grad_()
     with double_precision("cpu"):

@@ -21,7 +21,7 @@ USUAL: dict[str, Any] = {
 
 GROUPED = {**USUAL, "num_key_value_heads": 2}
 EAGER = ("eager",)
-EXPERTS = {"num_experts_per_tok": 2, "experts_implementation": "eager"}
+EXPERTS = {"num_experts_per_tok": 2}  # computed by grouped products, as is the default
 
 
 def _usual(name: str, grouped: bool = True, attention: tuple[str, ...] = ("sdpa", "eager"), **more: Any) -> Entry:
@@ -88,6 +88,7 @@ DECODERS: dict[str, Entry] = {
     "llama biased": _usual("Llama", attention_bias=True, mlp_bias=True),
     "mistral": _usual("Mistral", sliding_window=4),
     "mixtral": _usual("Mixtral", num_local_experts=3, **EXPERTS),
+    "mixtral batched": _usual("Mixtral", num_local_experts=3, experts_implementation="batched_mm", **EXPERTS),
     "qwen2": _usual("Qwen2"),
     "qwen2 tied": _usual("Qwen2", tie_word_embeddings=True),
     "qwen2_moe": _usual(

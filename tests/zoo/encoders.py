@@ -97,6 +97,8 @@ ENCODERS: dict[str, Entry] = {
             "num_feat_extract_layers": 2,
             "num_conv_pos_embeddings": 4,
             "num_conv_pos_embedding_groups": 2,
+            "mask_time_prob": 0.0,
+            "layerdrop": 0.0,
         },
         ("input_values",),
         shape=(40,),
