@@ -14,6 +14,7 @@ from torch import fx, nn
 from gaugefix.discovery.capture import Capture, canonical_names, capture
 from gaugefix.discovery.fusion import fusions
 from gaugefix.discovery.interpreter import Assumptions, Pass
+from gaugefix.discovery.read_heads import read_heads
 from gaugefix.discovery.read_kernels import read_kernels
 from gaugefix.discovery.read_off import read_linear
 from gaugefix.discovery.read_rotations import read_rotations
@@ -117,6 +118,7 @@ class _Analysis:
 
     def read(self, ctx: Pass, exactness: Exactness) -> list[Symmetry]:
         found: list[Symmetry] = list(read_linear(ctx, self.order, exactness))
+        found += read_heads(ctx, self.order, exactness)
         found += read_shifts(ctx.shifts, exactness)
         found += read_kernels(ctx, exactness)
         return found

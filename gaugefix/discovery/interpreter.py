@@ -16,7 +16,7 @@ from gaugefix.discovery.aliasing import aliases, is_mutable
 from gaugefix.discovery.call import Call, bind, convolution_layout
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion import Fusion, Fusions
-from gaugefix.discovery.labels import NOTHING, Labels
+from gaugefix.discovery.labels import NOTHING, Heads, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
 from gaugefix.discovery.value import Relation, Source, Value, known, pad_left, values_in
 from gaugefix.symmetry import ChannelMap
@@ -66,6 +66,7 @@ class Pass:
     fused: set[fx.Node] = field(default_factory=set)
     _handled: set[int] = field(default_factory=set)
     _carried: set[int] = field(default_factory=set)
+    _kept: set[int] = field(default_factory=set)
     _multiplied: set[str] = field(default_factory=set)
     _absorbed: dict[str, tuple[Tensor, Terms]] = field(default_factory=dict)
     _derived: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
@@ -78,6 +79,8 @@ class Pass:
             for leg in v.legs:
                 self.labels.restrict(leg, NOTHING, reason)
             self.pin(v)
+            if v.heads is not None:
+                v.heads.reason = reason
 
     def pin(self, value: Value) -> None:
         """The value may not shift; a parameter used here is no longer a free constant."""
@@ -107,6 +110,11 @@ class Pass:
         """The pending shifts of ``values``, which the result still has (see :class:`Value`); others are pinned."""
         self._carried.update(id(value) for value in values)
         return [term for value in values for term in value.pending]
+
+    def keep_heads(self, value: Value) -> Heads | None:
+        """The heads of ``value``, which the result has in the same place; without this they stay where they are."""
+        self._kept.add(id(value))
+        return value.heads
 
     def absorb(self, bias: str, size: int, channel_map: ChannelMap | None, source: Terms) -> Tensor:
         """Unknowns t of y = W x + b, b ← b + t − W·source. In a second trace the same bias absorbs the same."""
@@ -278,12 +286,15 @@ class Pass:
             return _inert(call)
         self._handled.clear()
         self._carried.clear()
+        self._kept.clear()
         result = rule(self, call)
         for v in inputs:
             if id(v) not in self._handled:
                 self.pin(replace(v, pending=[]))
             if id(v) not in self._carried:
                 self.shifts.pin(v.pending)
+            if v.heads is not None and id(v) not in self._kept:
+                v.heads.reason = call.name
         return result
 
     def _write_back(self, node: fx.Node, env: dict[fx.Node, Any], result: Any) -> None:

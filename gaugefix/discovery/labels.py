@@ -27,6 +27,21 @@ FIXED, ZERO = 0, 1
 """Labels of a channel that nothing may act on, and of a channel that is always 0 (compatible with any action)."""
 
 
+@dataclass(eq=False)
+class Heads:
+    """Heads of one attention: batch entries of its products, which may change places as a whole.
+
+    Args:
+        count: number of heads.
+        members: (heads, channels) labels that belong to each head, one array for every factor of a product.
+        reason: why they may not change places; empty if they may.
+    """
+
+    count: int
+    members: list[Ints] = field(default_factory=list)
+    reason: str = ""
+
+
 @dataclass
 class Labels:
     """A store of labels and constraints."""
@@ -42,6 +57,8 @@ class Labels:
     planes: list[tuple[Ints, Ints]] = field(default_factory=list)
     centred: list[Ints] = field(default_factory=list)
     gains: list[tuple[Ints, Ints, str]] = field(default_factory=list)
+    alike: set[int] = field(default_factory=set)
+    heads: list[Heads] = field(default_factory=list)
     _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def fresh(self, *shape: int) -> Tensor:
@@ -98,15 +115,18 @@ class Labels:
             if not actions & (MIX | SCALE | SIGN):
                 self.reasons.append((found, reason))
 
-    def fibre(self, labels: Tensor, axes: list[int]) -> None:
+    def fibre(self, labels: Tensor, axes: list[int], alike: bool = False) -> None:
         """Channels along ``axes`` meet in one sum: only such channels can mix or be exchanged.
 
         Every sum gets a random hash that is added to the key of all its channels; channels with equal keys in the
-        end occur in exactly the same sums (up to a chance of 2⁻⁶²).
+        end occur in exactly the same sums (up to a chance of 2⁻⁶²). Sums that are ``alike`` may be exchanged as wholes,
+        as those of different heads.
         """
         rest = labels.movedim(axes, list(range(labels.ndim - len(axes), labels.ndim)))
         flat = rest.reshape(int(np.prod(rest.shape[: labels.ndim - len(axes)], dtype=np.int64)), -1).numpy()
         hashes = self._random.integers(1, 2**62, size=(flat.shape[0], 1), dtype=np.int64)
+        if alike:
+            self.alike.add(len(self.fibres))
         self.fibres.append((flat.ravel(), np.broadcast_to(hashes, flat.shape).ravel()))
 
     def separate(self, parts: list[Tensor], moved: Tensor, move: Callable[[list[Tensor]], Tensor]) -> None:

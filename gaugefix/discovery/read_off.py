@@ -95,6 +95,10 @@ class Reader:
         column = np.array(members, np.int64)[:, None]
         return self.symmetry(kind, group, column, self.orient[column])
 
+    def blocks(self, kind: str, group: Group, members: Ints) -> LinearSymmetry:
+        """Whole blocks: (coordinates, k) components of every block, all of which move alike."""
+        return self.symmetry(kind, group, members, np.ones_like(members))
+
     def _legs(self, slot: Slot, coordinate: Ints, exponent: Ints, places_only: bool) -> Iterable[Leg]:
         of = self.found.of[slot.labels]
         power = exponent[of] * self.found.sign[slot.labels] * slot.power

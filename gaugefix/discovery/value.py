@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gaugefix.discovery.labels import FIXED, ZERO
+from gaugefix.discovery.labels import FIXED, ZERO, Heads
 from gaugefix.discovery.shifts import Terms
 
 
@@ -52,6 +52,7 @@ class Value:
         normalized: whether it is the output of a norm, before its gain.
         pending: a shift of keys that has reached the scores: a number that is the same along the last axis.
         stochastic: whether the entries along the last axis sum to one.
+        heads: of scores and attention weights: the heads, which lie along the third axis from the end.
     """
 
     shape: tuple[int, ...]
@@ -64,11 +65,13 @@ class Value:
     normalized: bool = False
     pending: Terms = field(default_factory=list)
     stochastic: bool = False
+    heads: Heads | None = None
 
     @property
     def inert(self) -> bool:
         """Whether no symmetry can reach this value."""
-        return not self.legs and not self.shift and not self.pending and self.source is None
+        free = not self.shift and not self.pending and self.heads is None
+        return free and not self.legs and self.source is None
 
     def moved(self, move: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Value:
         """Apply a movement of data to everything that is laid out like the value."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gaugefix.discovery.call import Call, as_value
 from gaugefix.discovery.interpreter import Pass
-from gaugefix.discovery.labels import DIAGONAL, NOTHING, POSITIVE
+from gaugefix.discovery.labels import DIAGONAL, NOTHING, POSITIVE, Heads
 from gaugefix.discovery.rules.product import multiply_by_gain, multiply_values
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
@@ -44,7 +44,25 @@ def add(ctx: Pass, call: Call) -> Value:
         for leg in right:
             ctx.labels.restrict(leg, NOTHING, "added to something fixed")
     shift = ctx.shift_of(x, n) + [(alpha * c, i) for c, i in ctx.shift_of(y, n)]
-    return Value(call.shape, tuple(legs), shift=shift, pending=_pending(ctx, call, x, y))
+    pending, heads = _pending(ctx, call, x, y), _heads(ctx, call, x, y)
+    return Value(call.shape, tuple(legs), shift=shift, pending=pending, heads=heads)
+
+
+def _heads(ctx: Pass, call: Call, x: Value, y: Value) -> Heads | None:
+    """A mask that is the same for all heads leaves them exchangeable; relative biases and slopes tell them apart."""
+    for scores, mask in ((x, y), (y, x)):
+        if scores.heads is not None and mask.heads is None and alike_in_heads(mask) and scores.shape == call.shape:
+            return ctx.keep_heads(scores)
+    return None
+
+
+def alike_in_heads(mask: Value) -> bool:
+    """Whether a value is plain data that does not vary along the third axis from the end."""
+    if mask.legs or mask.source is not None:
+        return False
+    if len(mask.shape) < 3 or mask.shape[-3] == 1:
+        return True
+    return mask.known is not None and bool((mask.known == mask.known.narrow(-3, 0, 1)).all())
 
 
 def _pending(ctx: Pass, call: Call, x: Value, y: Value) -> Terms:
@@ -75,7 +93,7 @@ def multiply(ctx: Pass, call: Call) -> Value:
             number = float(b.known)
             terms = [(number * c, i) for c, i in ctx.shift_of(a, len(call.shape))]
             legs = tuple(pad_left(leg, len(call.shape)) for leg in a.legs)
-            return Value(call.shape, legs, shift=terms, pending=ctx.carry(a))
+            return Value(call.shape, legs, shift=terms, pending=ctx.carry(a), heads=ctx.keep_heads(a))
     gained = multiply_by_gain(ctx, x, y, call.shape)
     return multiply_values(ctx, x, y, call.shape) if gained is None else gained
 
@@ -90,7 +108,7 @@ def divide(ctx: Pass, call: Call) -> Value:
         factor = 1.0 / float(y.known)
         terms = [(factor * c, i) for c, i in ctx.shift_of(x, len(call.shape))]
         legs = tuple(pad_left(leg, len(call.shape)) for leg in x.legs)
-        return Value(call.shape, legs, shift=terms, pending=ctx.carry(x))
+        return Value(call.shape, legs, shift=terms, pending=ctx.carry(x), heads=ctx.keep_heads(x))
     return multiply_values(ctx, x, _inverse(ctx, y), call.shape)
 
 

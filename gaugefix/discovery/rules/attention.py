@@ -13,6 +13,8 @@ from torch import Tensor
 from gaugefix.discovery.call import Call, as_value
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import NOTHING
+from gaugefix.discovery.rules.arithmetic import alike_in_heads
+from gaugefix.discovery.rules.heads import heads_of, join_heads
 from gaugefix.discovery.rules.product import contract
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
@@ -38,8 +40,15 @@ def scaled_dot_product_attention(ctx: Pass, call: Call) -> Value:
     batch = "abcdefg"[: n - 2]
     for leg in contract(ctx, q, k, batch + "TD", batch + "SD", batch + "TS"):
         ctx.labels.restrict(leg, NOTHING, "reaches a softmax over positions")
+    heads = heads_of(ctx, q, k)
+    if heads is not None:
+        join_heads(heads, v)
+        if isinstance(mask, Value) and not alike_in_heads(mask):
+            heads.reason = "a mask that differs between heads"
+        if dropped and ctx.assumptions.dropout:
+            heads.reason = "dropout of attention weights"
     weights = Value((*call.shape[:-1], k.shape[-2]))
-    legs = contract(ctx, weights, v, batch + "TS", batch + "SD", batch + "TD")
+    legs = contract(ctx, weights, v, batch + "TS", batch + "SD", batch + "TD", alike=heads is not None)
     ctx.shifts.constant_along(ctx.shift_of(k, n), [n - 2])
     shift: Terms = ctx.shifts.constant_along(ctx.shift_of(v, n), [n - 2])
     if dropped and ctx.assumptions.dropout:
@@ -56,7 +65,7 @@ def softmax(ctx: Pass, call: Call) -> Value:
     if int(call["dim"]) % len(x.shape) != len(x.shape) - 1:
         return Value(call.shape)
     ctx.carry(x)
-    return Value(call.shape, stochastic=True)
+    return Value(call.shape, stochastic=True, heads=ctx.keep_heads(x))
 
 
 def _repeated(ctx: Pass, x: Value, copies: int) -> Value:

@@ -17,6 +17,7 @@ from gaugefix.discovery.call import Call, as_value
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import NOTHING
 from gaugefix.discovery.rules.arithmetic import add
+from gaugefix.discovery.rules.heads import heads_of, join_heads
 from gaugefix.discovery.rules.product import contract
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
@@ -114,7 +115,7 @@ def matmul(ctx: Pass, call: Call) -> Value:
     n = max(len(x.shape), len(y.shape)) - 2
     batch = ascii_letters[:n]
     own = batch[n - (len(x.shape) - 2) :], batch[n - (len(y.shape) - 2) :]
-    legs = contract(ctx, x, y, own[0] + "XK", own[1] + "KY", batch + "XY")
+    legs = contract(ctx, x, y, own[0] + "XK", own[1] + "KY", batch + "XY", alike=x.heads is not None)
     shift: Terms = []
     if len(y.shape) == 2 and y.source is not None:
         shift = pass_shift(ctx, call, x, y, None, axis=len(call.shape) - 1, transposed=True)
@@ -123,10 +124,14 @@ def matmul(ctx: Pass, call: Call) -> Value:
     if y.source is not None:
         return Value(call.shape, legs)
     terms = ctx.shift_of(y, len(y.shape))
+    if x.heads is not None and x.stochastic:
+        ctx.keep_heads(x)
+        join_heads(x.heads, y)
     if x.stochastic:  # rows that sum to one: a constant on all that they average comes out as it is
         terms = ctx.shifts.constant_along(terms, [len(y.shape) - 2])
         return Value(call.shape, legs, shift=[(c, pad_left(i, len(call.shape))) for c, i in terms])
-    return Value(call.shape, legs, pending=ctx.shifts.constant_along(terms, [len(y.shape) - 1]))
+    pending = ctx.shifts.constant_along(terms, [len(y.shape) - 1])
+    return Value(call.shape, legs, pending=pending, heads=heads_of(ctx, x, y))
 
 
 def addmm(ctx: Pass, call: Call) -> Value:

@@ -91,10 +91,10 @@ def layer_norm(ctx: Pass, call: Call) -> Value:
         elif ctx.assumptions.gains == "conjugated":
             ctx.labels.dual(leg, leg)
             ctx.labels.centre(leg)
-            ctx.labels.fibre(leg, [axis])
+            ctx.labels.fibre(leg, [axis], alike=True)
         else:
             ctx.labels.restrict(leg, PERMUTE, "normalized by a layer norm")
-            ctx.labels.fibre(leg, [axis])
+            ctx.labels.fibre(leg, [axis], alike=True)
     ctx.shifts.multiple_of_ones(ctx.shift_of(x, len(x.shape)), axis)
     legs = [without_zeros(leg) for leg in legs]
     free = ctx.assumptions.norms == "scale free"
@@ -129,7 +129,7 @@ def written_out_rms_norm(ctx: Pass, call: Call) -> Value:
         return Value(x.shape)
     for leg in legs:
         ctx.labels.dual(leg, leg)
-        ctx.labels.fibre(leg, [axis])
+        ctx.labels.fibre(leg, [axis], alike=True)
     return Value(x.shape, tuple(legs), normalized=True)
 
 

@@ -16,15 +16,18 @@ from gaugefix.discovery.labels import NOTHING
 from gaugefix.discovery.value import Value, compress, pad_left, varies
 
 
-def contract(ctx: Pass, x: Value, y: Value, x_letters: str, y_letters: str, out: str) -> tuple[Tensor, ...]:
-    """Return the legs of einsum(x, y)."""
+def contract(
+    ctx: Pass, x: Value, y: Value, x_letters: str, y_letters: str, out: str, alike: bool = False
+) -> tuple[Tensor, ...]:
+    """Return the legs of einsum(x, y); ``alike``: data that varies over channels changes places together with them."""
     letters = "".join(dict.fromkeys(out + x_letters + y_letters))
     left = [lift(leg, x_letters, letters) for leg in x.legs]
     right = [lift(leg, y_letters, letters) for leg in y.legs]
     summed = [k for k, letter in enumerate(letters) if letter not in out]
     left, right = _pair(ctx, left, right, summed)
     shared = [k for k, letter in enumerate(letters) if letter in out and letter in x_letters and letter in y_letters]
-    legs = _multiply(ctx, left, right, shared, _extent(x, x_letters, letters), _extent(y, y_letters, letters))
+    extents = _extent(x, x_letters, letters), _extent(y, y_letters, letters)
+    legs = _multiply(ctx, left, right, shared, *extents, alike)
     return tuple(compress(leg.reshape(leg.shape[: len(out)])) for leg in legs)
 
 
@@ -81,15 +84,21 @@ def _pair(ctx: Pass, left: list[Tensor], right: list[Tensor], summed: list[int])
         other = b.pop(partners[0])
         ctx.labels.dual(leg, other)
         axes = _lives(leg, summed)
-        ctx.labels.fibre(leg, axes)
-        ctx.labels.fibre(other, axes)
+        ctx.labels.fibre(leg, axes, alike=True)
+        ctx.labels.fibre(other, axes, alike=True)
     for leg in b:
         ctx.labels.restrict(leg, NOTHING, "summed against something without the same channels")
     return rest
 
 
 def _multiply(
-    ctx: Pass, left: list[Tensor], right: list[Tensor], shared: list[int], x_extent: list[int], y_extent: list[int]
+    ctx: Pass,
+    left: list[Tensor],
+    right: list[Tensor],
+    shared: list[int],
+    x_extent: list[int],
+    y_extent: list[int],
+    alike: bool,
 ) -> list[Tensor]:
     """Combine the riding legs along the letters that both operands have."""
     legs: list[Tensor] = []
@@ -97,17 +106,17 @@ def _multiply(
     for leg in left:
         partner = next((k for k, other in enumerate(right) if set(varies(leg)) & set(varies(other))), None)
         if partner is None:
-            legs.append(_against(ctx, leg, [k for k in shared if k in y_extent]))
+            legs.append(_against(ctx, leg, [k for k in shared if k in y_extent], alike))
         else:
             legs.append(ctx.labels.product(leg, right.pop(partner)))
-    return legs + [_against(ctx, leg, [k for k in shared if k in x_extent]) for leg in right]
+    return legs + [_against(ctx, leg, [k for k in shared if k in x_extent], alike) for leg in right]
 
 
-def _against(ctx: Pass, leg: Tensor, axes: list[int]) -> Tensor:
+def _against(ctx: Pass, leg: Tensor, axes: list[int], alike: bool) -> Tensor:
     """A leg multiplied by plain data: channels with different factors can neither mix nor be exchanged."""
     varying = [k for k in varies(leg) if k in axes]
     if varying:
-        ctx.labels.fibre(leg, [k for k in range(leg.ndim) if k not in varying])
+        ctx.labels.fibre(leg, [k for k in range(leg.ndim) if k not in varying], alike)
     return leg
 
 
