@@ -6,7 +6,7 @@ quadratic form; its minimum solves JᵀJ v = −Jᵀθ (conjugate gradients; J i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,10 @@ from gaugefix.symmetry import Symmetry
 
 
 def least_norm(
-    symmetry: Symmetry, tensors: Mapping[str, Tensor], buffers: frozenset[str] = frozenset()
+    symmetry: Symmetry,
+    tensors: Mapping[str, Tensor],
+    buffers: frozenset[str] = frozenset(),
+    reference: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, float]:
     """Return the coordinates v of least norm, and the relative size of the step, ‖Jv‖/‖θ‖.
 
@@ -23,19 +26,36 @@ def least_norm(
         symmetry: one whose action is affine in its coordinates.
         tensors: float64 parameters and buffers by name.
         buffers: names that do not count in the norm.
+        reference: by name, what to come nearest to instead of zero.
     """
-    n = symmetry.group.coordinates
     read = {name: tensors[name] for name in symmetry.reads}
-    counted = [name for name in symmetry.parameters if name not in buffers and not _statistic(name)]
+    counted = [name for name in symmetry.parameters if name not in buffers and not is_statistic(name)]
     device = next(iter(read.values())).device
-    zero = torch.zeros(n, dtype=torch.float64, device=device)
+    zero = torch.zeros(symmetry.group.coordinates, dtype=torch.float64, device=device)
 
     def moved(v: Tensor) -> tuple[Tensor, ...]:
         new = symmetry.act(read, v)
         return tuple(new[name] for name in counted)
 
+    return least_squares(moved, zero, None if reference is None else [reference[name] for name in counted])
+
+
+def least_squares(
+    moved: Callable[[Tensor], tuple[Tensor, ...]], zero: Tensor, goals: Sequence[Tensor] | None = None
+) -> tuple[Tensor, float]:
+    """Minimise Σ ‖θ(v) − goal‖² over v by conjugate gradients, from v = 0.
+
+    Args:
+        moved: θ(v), affine in v.
+        zero: v = 0, float64.
+        goals: one per tensor of θ; zero by default.
+
+    Returns:
+        v and ‖θ(v) − θ(0)‖/‖θ(0)‖. Directions that move nothing stay at 0.
+    """
     base, pull = torch.func.vjp(moved, zero)[:2]
     size = torch.stack([b.square().sum() for b in base]).sum().sqrt()
+    apart = base if goals is None else tuple(b - g for b, g in zip(base, goals, strict=True))
 
     def push(v: Tensor) -> tuple[Tensor, ...]:
         return tuple(a - b for a, b in zip(moved(v), base, strict=True))
@@ -45,11 +65,12 @@ def least_norm(
         return out
 
     v = zero.clone()
-    remainder = -pull(base)[0]
+    remainder = -pull(apart)[0]
     direction = remainder.clone()
     energy = remainder @ remainder
-    goal = max(1e-26 * float(energy), 1e-28 * float(size) ** 2)
-    for _ in range(4 * n + 50):
+    scale = max(float(size), float(torch.stack([a.square().sum() for a in apart]).sum().sqrt()))
+    goal = max(1e-26 * float(energy), 1e-28 * scale**2)
+    for _ in range(4 * zero.shape[0] + 50):
         if float(energy) <= goal or float(energy) == 0.0:
             break
         image = normal(direction)
@@ -63,8 +84,9 @@ def least_norm(
         direction = remainder + new / energy * direction
         energy = new
     step = torch.stack([p.square().sum() for p in push(v)]).sum().sqrt()
-    return v, float(step / size) if float(size) > 0 else 0.0
+    return v, float(step / size) if float(size) > 0 else float(step)
 
 
-def _statistic(name: str) -> bool:
+def is_statistic(name: str) -> bool:
+    """Whether ``name`` is a running statistic: it moves along and counts in no norm."""
     return name.endswith(("running_mean", "running_var"))
