@@ -1,6 +1,6 @@
 """What rounding the attention of a trained transformer to 8 bits costs, before and after projections onto slices.
 
-python recipes/quantization.py runs/transformer/<run> --slices minimal_norm
+python recipes/quantization.py runs/transformer/<run> --slices minimal_norm spectral
 
 The gauge "random" is a control: the trained model moved along its orbit by a random element, its function the same.
 
@@ -57,7 +57,9 @@ def main(args: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="of a run of recipes/transformer.py")
-    parser.add_argument("--slices", nargs="+", default=["minimal_norm"], help="slices to project onto (%(default)s)")
+    parser.add_argument(
+        "--slices", nargs="+", default=["minimal_norm", "spectral"], help="slices to project onto (%(default)s)"
+    )
     parser.add_argument("--windows", type=int, default=256, help="of the validation text to measure on (%(default)s)")
     given = parser.parse_args(args)
     quiet()

@@ -175,7 +175,7 @@ def test_recipes_lists_every_configuration_with_its_launch_line(recipe, capsys):
 def test_recipes_lists_a_script_without_configurations_with_its_launch_line(capsys):
     assert cli.main(["recipes", "quantization"]) == 0
     *_, last = capsys.readouterr().out.splitlines()
-    assert last == "  python recipes/quantization.py runs/transformer/<run> --slices minimal_norm"
+    assert last == "  python recipes/quantization.py runs/transformer/<run> --slices minimal_norm spectral"
 
 
 def test_recipes_outside_a_checkout_say_so(tmp_path, monkeypatch, capsys):

@@ -17,13 +17,13 @@ def run(tmp_path_factory):
 
 
 def test_gauges_share_the_function_and_not_the_errors(run, capsys):
-    assert main([str(run.directory), "--slices", "minimal_norm", "--windows", "64"]) == 0
+    assert main([str(run.directory), "--windows", "64"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(run.directory / "quantization.md")
     figures = json.loads((run.directory / "quantization.json").read_text())
     assert figures["characters"] == 64 * 8
-    assert list(figures["gauges"]) == ["as trained", "random", "minimal_norm"]
-    trained, random, fixed = figures["gauges"].values()
-    for found in (random, fixed):
+    assert list(figures["gauges"]) == ["as trained", "random", "minimal_norm", "spectral"]
+    trained, *others = figures["gauges"].values()
+    for found in others:
         assert found["loss"]["float"] == pytest.approx(trained["loss"]["float"], rel=1e-5)
         assert found["roles"]["v"]["weight/tensor"] != trained["roles"]["v"]["weight/tensor"]
 
