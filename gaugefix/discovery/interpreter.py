@@ -68,7 +68,7 @@ class Pass:
     _carried: set[int] = field(default_factory=set)
     _kept: set[int] = field(default_factory=set)
     _multiplied: set[str] = field(default_factory=set)
-    _absorbed: dict[str, tuple[Tensor, Terms]] = field(default_factory=dict)
+    _absorbed: dict[str, tuple[Tensor, Terms, tuple[object, ...]]] = field(default_factory=dict)
     _derived: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     _followed: dict[str, Terms] = field(default_factory=dict)
 
@@ -85,10 +85,11 @@ class Pass:
     def pin(self, value: Value) -> None:
         """The value may not shift; a parameter used here is no longer a free constant."""
         self.shifts.pin(value.shift)
-        self.shifts.pin(value.pending)
+        self._drop(value.pending)
         if value.source is not None:
             self.shifts.pin_parameter(value.source.name)
             self._multiplied.add(value.source.name)
+            self._give_up(value.source.name)
 
     def shift_of(self, value: Value, ndim: int) -> Terms:
         """Take over responsibility for the shift of ``value``, with index arrays of ``ndim`` axes.
@@ -106,10 +107,14 @@ class Pass:
         """Take over responsibility for the shift of ``value`` without looking at it: it moves with the data."""
         self._handled.add(id(value))
 
-    def carry(self, *values: Value) -> Terms:
-        """The pending shifts of ``values``, which the result still has (see :class:`Value`); others are pinned."""
-        self._carried.update(id(value) for value in values)
-        return [term for value in values for term in value.pending]
+    def carry(self, *values: Value, masked: bool = False) -> list[Terms]:
+        """The pending shifts of ``values``, which the result still has (see :class:`Value`); others are pinned.
+
+        Those of masked values only if ``masked``: the rule leaves the masked entries without weight.
+        """
+        carried = [value for value in values if masked or not value.masked]
+        self._carried.update(id(value) for value in carried)
+        return [terms for value in carried for terms in value.pending]
 
     def keep_heads(self, value: Value) -> Heads | None:
         """The heads of ``value``, which the result has in the same place; without this they stay where they are."""
@@ -118,12 +123,14 @@ class Pass:
 
     def absorb(self, bias: str, size: int, channel_map: ChannelMap | None, source: Terms) -> Tensor:
         """Unknowns t of y = W x + b, b ← b + t − W·source. In a second trace the same bias absorbs the same."""
+        key = _key(channel_map)
         if bias in self._absorbed:
-            fresh, before = self._absorbed[bias]
+            fresh, before, known = self._absorbed[bias]
             self.shifts.pin(before + [(-c, i) for c, i in source])
+            if known != key:  # another weight passes the same shift on as another
+                self.shifts.pin(source)
             return fresh
-        fresh = self.shifts.fresh(bias, size)
-        self._absorbed[bias] = (fresh, source)
+        fresh = self._absorbs(bias, self.shifts.fresh(bias, size), source, key)
         flat = [(c, i.numpy()) for c, i in source]
         self.shifts.legs.append(
             ParameterShift(bias, [(1.0, fresh.numpy())], channel_map if flat else None, flat if channel_map else [])
@@ -135,30 +142,46 @@ class Pass:
     ) -> Tensor:
         """Unknowns t of y = W x for an x with k·x = κ ≠ 0: W ← W + (t − W·source) kᵀ/(κ + k·source)."""
         assert relation.shift is not None
-        if weight in self._absorbed:
-            fresh, before = self._absorbed[weight]
-            self.shifts.pin(before + [(-c, i) for c, i in source])
-            return fresh
-        fresh = self.shifts.fresh(weight, size)
-        self._absorbed[weight] = (fresh, source)
-        flat = [(c, i.numpy()) for c, i in source]
         along = (relation.gain, relation.shift)
+        key = (*_key(channel_map), *along)
+        if weight in self._absorbed:
+            fresh, before, known = self._absorbed[weight]
+            self.shifts.pin(before + [(-c, i) for c, i in source])
+            if known != key:  # the direction in which another norm leaves its output constant is another
+                self._give_up(weight)
+            return fresh
+        fresh = self._absorbs(weight, self.shifts.fresh(weight, size), source, key)
+        flat = [(c, i.numpy()) for c, i in source]
         self.shifts.legs.append(ParameterShift(weight, [(1.0, fresh.numpy())], channel_map, flat, along))
         return fresh
 
     def rows_shift(self, table: str, size: int) -> Tensor:
         """Unknowns by which all rows of an embedding move."""
         if table not in self._absorbed:
-            fresh = self.shifts.fresh(table, size)
-            self._absorbed[table] = (fresh, [])
+            fresh = self._absorbs(table, self.shifts.fresh(table, size), [], ())
             self.shifts.legs.append(ParameterShift(table, [(1.0, fresh.reshape(1, -1).numpy())]))
         return self._absorbed[table][0]
 
+    def _absorbs(self, name: str, fresh: Tensor, source: Terms, key: tuple[object, ...]) -> Tensor:
+        """Note that a parameter absorbs a shift; one that another trace uses otherwise absorbs nothing."""
+        self._absorbed[name] = (fresh, source, key)
+        if name in self._multiplied or name in self.shifts.tables:
+            self._give_up(name)
+        return fresh
+
+    def _give_up(self, name: str) -> None:
+        if name in self._absorbed:
+            fresh, source, _ = self._absorbed[name]
+            self.shifts.pin([(1.0, fresh)])
+            self.shifts.pin(source)
+
+    def _drop(self, pending: list[Terms]) -> None:
+        for terms in pending:
+            self.shifts.pin(terms)
+
     def derive(self, size: int, channel_map: ChannelMap, source: Terms) -> Tensor:
         """Unknowns t = W·source, the same for the same source."""
-        entries = None if channel_map.entries is None else channel_map.entries.tobytes()
-        terms = tuple((c, i.numpy().tobytes()) for c, i in source)
-        key = (channel_map.weight, entries, channel_map.transposed, channel_map.groups, terms)
+        key = (*_key(channel_map), *((c, i.numpy().tobytes()) for c, i in source))
         if key not in self._derived:
             fresh = self._derived[key] = self.shifts.fresh(f"{channel_map.weight} · shift", size)
             self.shifts.derived.append(Derived(fresh.numpy(), channel_map, [(c, i.numpy()) for c, i in source]))
@@ -186,8 +209,9 @@ class Pass:
             table = self.shifts.fresh(name, *shape)
             self.shifts.tables[name] = table
             self.shifts.legs.append(ParameterShift(name, [(1.0, table.numpy())]))
-            if name in self._multiplied or name not in self.trainable:
+            if name in self._multiplied or name in self._absorbed or name not in self.trainable:
                 self.shifts.pin_parameter(name)
+                self._give_up(name)
         table = self.shifts.tables[name]
         read = table if source.entries is None else table.reshape(-1)[source.entries]
         self.shifts.seen.setdefault(name, []).append(np.unique(read.numpy()))
@@ -265,6 +289,8 @@ class Pass:
         constant = all(v.known is not None for v in inputs) and (bool(inputs) or call.name in _FACTORIES)
         if constant and not _is_random(node) and not is_mutable(node):
             env[node] = _evaluate(node, args, kwargs)
+            if call.name in _COUNTING and env[node].known.numel() == 1:
+                env[node] = Value(call.shape)  # one position only: a longer example would have others
             return
         env[node] = result = self._by_rule(call, rules(call.name), inputs)
         self._write_back(node, env, result)
@@ -279,7 +305,9 @@ class Pass:
 
     def _by_rule(self, call: Call, rule: Any, inputs: list[Value]) -> Any:
         if all(v.inert for v in inputs):
-            return _inert(call)
+            sums = call.name in _SUMMING or any(v.stochastic for v in inputs)
+            if not sums or rule is None:
+                return _inert(call)
         if rule is None:
             self.unknown[call.name] += 1
             self.freeze(inputs, f"reaches {call.name}, for which there is no rule")
@@ -292,7 +320,7 @@ class Pass:
             if id(v) not in self._handled:
                 self.pin(replace(v, pending=[]))
             if id(v) not in self._carried:
-                self.shifts.pin(v.pending)
+                self._drop(v.pending)
             if v.heads is not None and id(v) not in self._kept:
                 v.heads.reason = call.name
         return result
@@ -334,6 +362,18 @@ _FACTORIES = frozenset(
     ]
 )
 """Operations that make a constant from numbers alone."""
+
+_SUMMING = frozenset(["aten.softmax", "aten._softmax"])
+"""Operations whose result has rows that sum to one, whatever they read."""
+
+_COUNTING = frozenset(["aten.arange", "aten.linspace"])
+
+
+def _key(channel_map: ChannelMap | None) -> tuple[object, ...]:
+    if channel_map is None:
+        return ()
+    entries = None if channel_map.entries is None else channel_map.entries.tobytes()
+    return (channel_map.weight, entries, channel_map.transposed, channel_map.groups)
 
 
 def _lookup(item: Any, env: Mapping[fx.Node, Any]) -> Any:

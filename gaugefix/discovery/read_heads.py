@@ -37,14 +37,9 @@ def read_heads(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[Li
         for part in triple:
             bound[found.of[part]] = True
     random = np.random.default_rng(3)
-    attentions: dict[bytes, tuple[Heads, str]] = {}
-    for heads in labels.heads:  # one attention occurs in every trace
-        key = np.unique(found.of[np.concatenate([part.ravel() for part in heads.members])]).tobytes()
-        before = attentions.get(key, (heads, ""))
-        attentions[key] = (before[0], before[1] or heads.reason)
     symmetries = []
-    for heads, reason in attentions.values():
-        members = None if reason else _groups(heads, found)
+    for attentions in _together(labels.heads, found):
+        members = _groups(attentions, found)
         if members is None or bound[found.of[members]].any():
             continue
         place, first = _places(members, found)
@@ -59,16 +54,38 @@ def read_heads(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[Li
     return symmetries
 
 
-def _groups(heads: Heads, found: Components) -> Ints | None:
-    """(groups, channels) labels: heads with common channels are one group; ``None`` if the groups differ in size."""
-    members = np.concatenate([part.reshape(heads.count, -1) for part in heads.members], axis=1)
+def _together(heads: Iterable[Heads], found: Components) -> list[list[Heads]]:
+    """Attentions that share channels: their heads move together (one attention occurs in every trace, too)."""
+    clusters: list[tuple[set[int], list[Heads]]] = []
+    for one in heads:
+        own = set(np.unique(found.of[np.concatenate([part.ravel() for part in one.members])]).tolist())
+        members = [one]
+        apart = []
+        for channels, others in clusters:
+            if own.isdisjoint(channels):
+                apart.append((channels, others))
+            else:
+                own, members = own | channels, others + members
+        clusters = [*apart, (own, members)]
+    return [members for _, members in clusters]
+
+
+def _groups(attentions: list[Heads], found: Components) -> Ints | None:
+    """(groups, channels) labels: heads with common channels are one group.
+
+    ``None`` if the heads of one of the attentions may not change places, or if the groups differ in size.
+    """
+    count = attentions[0].count
+    if any(heads.reason or heads.count != count for heads in attentions):
+        return None
+    members = np.concatenate([part.reshape(count, -1) for heads in attentions for part in heads.members], axis=1)
     if (members <= FIXED).any():
         return None
     of = found.of[members]
-    group = np.arange(heads.count)
+    group = np.arange(count)
     for column in of.T:
         _, inverse = np.unique(column, return_inverse=True)
-        lowest = np.full(int(inverse.max()) + 1, heads.count)
+        lowest = np.full(int(inverse.max()) + 1, count)
         np.minimum.at(lowest, inverse, group)
         group = np.minimum(group, lowest[inverse])
     names, sizes = np.unique(group, return_counts=True)

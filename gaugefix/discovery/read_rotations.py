@@ -90,6 +90,7 @@ def _sides(ctx: Pass) -> Sides:
         same = (side[where] == which) & (place[where] == positions) & ((turn[where] == signs) | (which == _BEFORE))
         wrong[where[known & ~same]] = True
         side[where], place[where], turn[where] = which, positions, signs
+        wrong[where[(place[where] != positions) | (turn[where] != signs)]] = True  # one component in two places
 
     for _, normalized, _ in labels.gains:
         inside = np.unique(plain.of[normalized[normalized > ZERO]])

@@ -50,7 +50,8 @@ class Value:
         relation: a linear relation that it obeys.
         buffer: name of the buffer that it is.
         normalized: whether it is the output of a norm, before its gain.
-        pending: a shift of keys that has reached the scores: a number that is the same along the last axis.
+        pending: shifts of keys that have reached the scores, each a number that is the same along the last axis.
+        masked: whether entries that a softmax gives no weight hold a number in place of the pending shift.
         stochastic: whether the entries along the last axis sum to one.
         heads: of scores and attention weights: the heads, which lie along the third axis from the end.
     """
@@ -63,7 +64,8 @@ class Value:
     relation: Relation | None = None
     buffer: str | None = None
     normalized: bool = False
-    pending: Terms = field(default_factory=list)
+    pending: list[Terms] = field(default_factory=list)
+    masked: bool = False
     stochastic: bool = False
     heads: Heads | None = None
 

@@ -19,9 +19,17 @@ def name_linear_maps(capture: Capture) -> None:
         x, turned = node.args
         if not isinstance(turned, fx.Node) or not isinstance(x, fx.Node) or x is turned:
             continue
-        if turned.op == "call_function" and name_of(turned) in _TURNS and _is_matrix(turned.args[0], capture):
+        if turned.op == "call_function" and _is_matrix(turned.args[0], capture) and _turns(turned):
             node.target = torch.ops.aten.linear.default
             node.args = (x, turned.args[0])
+
+
+def _turns(node: fx.Node) -> bool:
+    """Whether the operation exchanges the two axes of a matrix (a permutation may leave them in place)."""
+    if name_of(node) not in _TURNS:
+        return False
+    turned: Tensor = node.target(torch.zeros(1, 2), *node.args[1:])  # type: ignore[operator]
+    return tuple(turned.shape) == (2, 1)
 
 
 def _is_matrix(item: object, capture: Capture) -> bool:

@@ -12,7 +12,7 @@ _CASTS = frozenset(["aten.to", "aten._to_copy", "aten.type_as", "aten.contiguous
 def rms_region(end: fx.Node) -> Region | None:
     """Return the region of an RMS norm that ends at ``end`` (a product with rsqrt, or a quotient with sqrt)."""
     name = name_of(end)
-    if name not in ("aten.mul", "aten.div") or not all(isinstance(a, fx.Node) for a in end.args[:2]):
+    if name not in ("aten.mul", "aten.div") or end.kwargs or not all(isinstance(a, fx.Node) for a in end.args[:2]):
         return None
     a, b = (_uncast(argument) for argument in end.args[:2])  # type: ignore[arg-type]
     for x, factor in ((a, b), (b, a))[: 1 if name == "aten.div" else 2]:

@@ -24,11 +24,13 @@ class Rotary:
         planes: pairs of channels that turn together.
         passed: channels that come out as they are.
         scaled: channels that are multiplied by a constant.
+        axes: the other axes along which the angles vary, counted from the end (−2: positions).
     """
 
     planes: tuple[tuple[int, int], ...]
     passed: tuple[int, ...]
     scaled: tuple[int, ...]
+    axes: tuple[int, ...]
 
 
 def read_rotary(region: Region, constants: Constants, known: dict[Any, Rotary | None]) -> Rotary | None:
@@ -57,7 +59,8 @@ def _read(region: Region, constants: Constants) -> Rotary | None:
     if not torch.allclose(_replay(region, values, probe).double(), expected, rtol=1e-4, atol=1e-4):
         return None  # other axes take part
     # Which channels meet, whatever the coefficients are: an angle may be 0 by chance.
-    generic = _matrix(region, {node: _scrambled(value) for node, value in values.items()}, shape)
+    generator = torch.Generator().manual_seed(2)
+    generic = _matrix(region, {node: _scrambled(value, generator) for node, value in values.items()}, shape)
     meets = generic.flatten(1, -2).abs().sum(1) > 0 if generic.ndim > 2 else generic.abs() > 0
     planes: list[tuple[int, int]] = []
     passed: list[int] = []
@@ -73,7 +76,8 @@ def _read(region: Region, constants: Constants) -> Rotary | None:
             return None
     if not planes or not all(_turns(matrix, i, j) for i, j in planes):
         return None
-    return Rotary(tuple(planes), tuple(passed), tuple(scaled))
+    axes = tuple(k for k in range(-len(shape), -1) if bool((matrix != matrix.narrow(k, 0, 1)).any()))
+    return Rotary(tuple(planes), tuple(passed), tuple(scaled), axes)
 
 
 def _turns(matrix: Tensor, i: int, j: int) -> bool:
@@ -99,9 +103,9 @@ def _replay(region: Region, values: dict[fx.Node, Any], x: Tensor) -> Tensor:
     return result
 
 
-def _scrambled(value: Any) -> Any:
+def _scrambled(value: Any, generator: torch.Generator) -> Any:
     if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
-        return torch.randn(value.shape, generator=torch.Generator().manual_seed(2), dtype=value.dtype)
+        return torch.randn(value.shape, generator=generator, dtype=value.dtype)
     return value
 
 

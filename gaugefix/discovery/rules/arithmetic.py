@@ -65,7 +65,7 @@ def alike_in_heads(mask: Value) -> bool:
     return mask.known is not None and bool((mask.known == mask.known.narrow(-3, 0, 1)).all())
 
 
-def _pending(ctx: Pass, call: Call, x: Value, y: Value) -> Terms:
+def _pending(ctx: Pass, call: Call, x: Value, y: Value) -> list[Terms]:
     """A number that is the same along the last axis stays so under a mask that is added."""
     if all(v.shape and v.shape[-1] == call.shape[-1] for v in (x, y) if v.pending):
         return ctx.carry(x, y)
@@ -175,11 +175,10 @@ def reduce(ctx: Pass, call: Call) -> Value:
         if not linear:
             ctx.labels.restrict(leg, POSITIVE, f"{call.name}: positively homogeneous")
         legs.append(leg if keep else _squeeze(leg, axes))
-    count = 1.0
-    if call.name == "aten.sum":
-        for axis in axes:
-            count *= x.shape[axis]
-    terms = [(c * count, i) for c, i in ctx.shifts.constant_along(ctx.shift_of(x, n), axes)]
+    terms = ctx.shifts.constant_along(ctx.shift_of(x, n), axes)
+    if call.name == "aten.sum":  # a shift comes out as often as there are summands: fewer in a shorter example
+        ctx.shifts.pin(terms)
+        terms = []
     result = Value(call.shape, tuple(legs), shift=[(c, i if keep else _squeeze(i, axes)) for c, i in terms])
     return result if len(call.shapes) == 1 else [result, *map(Value, call.shapes[1:])]  # type: ignore[return-value]
 

@@ -64,15 +64,16 @@ def pass_shift(
     flat = [(c, i.reshape(-1).expand(x.shape[axis])) for c, i in terms]
     layout = [1] * len(call.shape)
     layout[axis] = size_out
+    if bias is None and channel_map is not None and _may_stand_in(ctx, x, weight, axis):
+        assert x.relation is not None
+        ctx.take_over(weight)
+        fresh = ctx.absorb_along(channel_map.weight, size_out, channel_map, flat, x.relation)
+        return [(1.0, fresh.reshape(layout))]
     if weight.source is not None:  # reading a weight is a multiplicative use
         ctx.pin(weight)
     if bias is not None and ctx.exclusive(bias) and bias.source is not None and bias.source.entries is None:
         ctx.take_over(bias)
         return [(1.0, ctx.absorb(bias.source.name, size_out, channel_map, flat).reshape(layout))]
-    if bias is None and _may_stand_in(ctx, x, weight, axis) and channel_map is not None:
-        assert x.relation is not None
-        fresh = ctx.absorb_along(channel_map.weight, size_out, channel_map, flat, x.relation)
-        return [(1.0, fresh.reshape(layout))]
     out: Terms = []
     if flat and channel_map is not None:
         out.append((1.0, ctx.derive(size_out, channel_map, flat).reshape(layout)))
@@ -124,14 +125,14 @@ def matmul(ctx: Pass, call: Call) -> Value:
     if y.source is not None:
         return Value(call.shape, legs)
     terms = ctx.shift_of(y, len(y.shape))
-    if x.heads is not None and x.stochastic:
+    if x.heads is not None:
         ctx.keep_heads(x)
         join_heads(x.heads, y)
     if x.stochastic:  # rows that sum to one: a constant on all that they average comes out as it is
         terms = ctx.shifts.constant_along(terms, [len(y.shape) - 2])
         return Value(call.shape, legs, shift=[(c, pad_left(i, len(call.shape))) for c, i in terms])
     pending = ctx.shifts.constant_along(terms, [len(y.shape) - 1])
-    return Value(call.shape, legs, pending=pending, heads=heads_of(ctx, x, y))
+    return Value(call.shape, legs, pending=[pending] if pending else [], heads=heads_of(ctx, x, y))
 
 
 def addmm(ctx: Pass, call: Call) -> Value:
@@ -262,7 +263,8 @@ def einsum(ctx: Pass, call: Call) -> Value:
         letters.append("")
     x, y = operands
     legs = contract(ctx, x, y, letters[0], letters[1], out)
-    if x.stochastic and len(letters[1]) > 1 and letters[0][-1] in letters[1] and letters[0][-1] not in out:
+    averages = x.stochastic and len(letters[1]) > 1 and letters[0][-1] in letters[1] and letters[0][-1] not in out
+    if averages and all(letter in out for letter in letters[0][:-1]):  # none of the rows that sum to one are summed
         rows = letters[1].index(letters[0][-1])
         terms = ctx.shifts.constant_along(ctx.shift_of(y, len(y.shape)), [rows])
         order = [letters[1].index(letter) for letter in out if letter in letters[1]]
@@ -273,7 +275,7 @@ def einsum(ctx: Pass, call: Call) -> Value:
         return Value(call.shape, legs)
     if y.shift and out and out[-1] in letters[1] and out[-1] not in letters[0]:
         keys = letters[1].index(out[-1])
-        return Value(call.shape, legs, pending=ctx.shifts.constant_along(ctx.shift_of(y, len(y.shape)), [keys]))
+        return Value(call.shape, legs, pending=[ctx.shifts.constant_along(ctx.shift_of(y, len(y.shape)), [keys])])
     return Value(call.shape, legs)
 
 

@@ -53,7 +53,7 @@ def multiply_by_gain(ctx: Pass, x: Value, y: Value, shape: Sequence[int]) -> Val
     if ctx.assumptions.gains != "conjugated":
         return None
     for normalized, gain in ((x, y), (y, x)):
-        plain = gain.source is not None and gain.source.entries is None and len(gain.shape) == 1
+        plain = gain.source is not None and gain.source.entries is None and tuple(gain.shape) == tuple(shape[-1:])
         if not (normalized.normalized and plain) or tuple(normalized.shape) != tuple(shape):
             continue
         if len(normalized.legs) == 1 and varies(normalized.legs[0]) == [len(shape) - 1]:
@@ -62,6 +62,8 @@ def multiply_by_gain(ctx: Pass, x: Value, y: Value, shape: Sequence[int]) -> Val
             out = ctx.labels.fresh(*leg.shape)
             ctx.labels.gain(out, leg, gain.source.name)
             ctx.pin(gain)
+            for own in gain.legs:  # it stays, whatever else reads it
+                ctx.labels.restrict(own, NOTHING, "the gain of a norm")
             return Value(tuple(shape), (out,))
     return None
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from gaugefix.discovery.call import Call
 from gaugefix.discovery.fusion.rotary import Rotary
 from gaugefix.discovery.interpreter import Pass
-from gaugefix.discovery.labels import COMPLEX, DIAGONAL, NOTHING
+from gaugefix.discovery.labels import COMPLEX, DIAGONAL, FIXED, NOTHING, ZERO
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
-from gaugefix.discovery.value import Value
+from gaugefix.discovery.value import Value, varies
 
 
 def rotary(ctx: Pass, call: Call) -> Value:
@@ -25,12 +25,17 @@ def rotary(ctx: Pass, call: Call) -> Value:
     planes = torch.tensor(what.planes)
     turned = planes.reshape(-1)
     moving = torch.cat([turned, torch.tensor(what.scaled, dtype=torch.long)])
+    legs: list[Tensor] = []
     for leg in x.legs:
+        # Heads or positions that turn by different angles do not mix, and do not change places.
+        differ = [k for k in varies(leg) if k - leg.ndim in what.axes]
+        if differ:
+            ctx.labels.fibre(leg, [k for k in range(leg.ndim) if k not in differ])
         if leg.shape[-1] == 1:
+            legs.append(leg)
             continue
-        if leg.shape[-1] != x.shape[-1]:
-            ctx.labels.restrict(leg, NOTHING, "rotary positions on an unusual axis")
-            continue
+        leg = _without_halves(ctx, leg, planes)
+        legs.append(leg)
         first, second = leg[..., planes[:, 0]], leg[..., planes[:, 1]]
         ctx.labels.restrict(leg[..., turned], COMPLEX, "turned by rotary positions")
         ctx.labels.plane(first, second)
@@ -44,7 +49,18 @@ def rotary(ctx: Pass, call: Call) -> Value:
         ctx.shifts.pin([(coefficient, full[..., moving])])
         full[..., moving] = -1
         terms.append((coefficient, full))
-    return Value(call.shape, x.legs, shift=_present(terms))
+    return Value(call.shape, tuple(legs), shift=_present(terms))
+
+
+def _without_halves(ctx: Pass, leg: Tensor, planes: Tensor) -> Tensor:
+    """A channel of zeros does not stay one if its partner turns into it: such planes are fixed."""
+    pair = leg[..., planes]
+    half = (pair == ZERO).any(-1, keepdim=True) & (pair != ZERO)
+    ctx.labels.restrict(pair[half], NOTHING, "turned into a channel of zeros")
+    fixed = torch.where(half.any(-1, keepdim=True), FIXED, pair)
+    leg = leg.clone()
+    leg[..., planes.reshape(-1)] = fixed.flatten(-2)
+    return leg
 
 
 def _present(terms: Terms) -> Terms:
