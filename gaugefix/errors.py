@@ -49,6 +49,14 @@ class CheckpointError(GaugeError, RuntimeError):
     """A checkpoint that belongs to another model or another version."""
 
 
+class FieldError(GaugeError, ValueError):
+    """A field of a neural ODE, its gauge or its lattice that is not well formed, or points that do not fit it."""
+
+
+class DiffeomorphismError(GaugeError, ValueError):
+    """A map of spacetime that folds, cannot be inverted, or moves what it must leave in place."""
+
+
 class ProjectionWarning(UserWarning):
     """A projection was skipped, taken back or switched off; training goes on."""
 
