@@ -83,8 +83,8 @@ Written by `python docs/evidence/transformer.py`. Every run is
 
 For *{LATE}* it is `baseline.yaml` with
 `{" ".join(METHODS[LATE][1])}`.
-It has {facts["layers"]} layers, width {facts["width"]}, {facts["heads"]} query heads on {facts["kv_heads"]} key heads
-and {facts["steps"]} steps of AdamW; projections at the start and every 100 steps.
+The network has {facts["layers"]} layers, width {facts["width"]} and {facts["heads"]} query heads on
+{facts["kv_heads"]} key heads; it takes {facts["steps"]} steps of AdamW; projections at the start and every 100 steps.
 Python {facts["python"]}, torch {torch.__version__}, one CPU thread, {min(seconds):.0f} to {max(seconds):.0f} s per run.
 The text is `{facts["corpus"]}`, sha256 `{facts["corpus_sha256"]}`.
 Another version of Python has another text and other losses."""
