@@ -60,6 +60,12 @@ def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
+def slopes(n: int) -> Tensor:
+    """−|i − j|, (positions, positions)."""
+    positions = torch.arange(n)
+    return -(positions - positions[:, None]).abs().float()
+
+
 # ---- rotary positions ------------------------------------------------------------------------------------------------
 def angles(x: Tensor, planes: int, first: int = 0) -> Tensor:
     """(positions, planes)."""
