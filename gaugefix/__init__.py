@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gaugefix.callbacks import GaugeProjection, OrbitDrift
+    from gaugefix.comparison import canonicalize
     from gaugefix.declaration import declare
     from gaugefix.discovery import discover
-    from gaugefix.functional import drift
+    from gaugefix.functional import distance, drift
     from gaugefix.projection import project_
     from gaugefix.symmetry import Element, GaugeGroup
     from gaugefix.transport import act_
@@ -24,8 +25,10 @@ __all__ = [
     "GaugeProjection",
     "OrbitDrift",
     "act_",
+    "canonicalize",
     "declare",
     "discover",
+    "distance",
     "drift",
     "project_",
     "verify",
@@ -39,8 +42,10 @@ _ROOM_OF = {
     "GaugeProjection": "callbacks",
     "OrbitDrift": "callbacks",
     "act_": "transport",
+    "canonicalize": "comparison",
     "declare": "declaration",
     "discover": "discovery",
+    "distance": "functional",
     "drift": "functional",
     "project_": "projection",
     "verify": "verification",

@@ -1,13 +1,16 @@
 """Gauge metrics as functions; the torchmetrics shells are in ``gaugefix.metrics``."""
 
+from gaugefix.functional.distance import Distance, distance
 from gaugefix.functional.drift import Drift, distances, drift, log_norms
 from gaugefix.functional.noether_charge import charge_norm, noether_charge
 from gaugefix.functional.slice_residual import slice_residual
 from gaugefix.functional.step_drift import step_drift
 
 __all__ = [
+    "Distance",
     "Drift",
     "charge_norm",
+    "distance",
     "distances",
     "drift",
     "log_norms",

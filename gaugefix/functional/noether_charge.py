@@ -24,8 +24,7 @@ def noether_charge(model: nn.Module, gauge: GaugeGroup) -> dict[str, Tensor]:
 
     - scaling: q_i = Σ_legs k·Σ P², k the power of the leg: in_i − out_i of a unit;
     - GL(n): C = Σ_vectors PPᵀ − Σ_covectors PPᵀ, symmetric;
-    - complex scaling: half of its trace, ½ tr C, times the unit matrix per plane: the part of the scale, for phases have
-      no charge;
+    - complex scaling: ½ tr C times the unit matrix per plane: the part of the scale, for phases have no charge;
     - a constant added along an axis (writer kernel): the sums of the weight along it.
 
     Gradient flow conserves it where all legs are trained, gradient descent changes it by O(lr²) a step, weight decay

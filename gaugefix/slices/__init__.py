@@ -3,11 +3,13 @@
 from gaugefix.slices.base import Slice, get_slice, register_slice, slice_names
 from gaugefix.slices.dyadic import diagonal_part, dyadic
 from gaugefix.slices.minimal_norm import MinimalNorm
+from gaugefix.slices.reference import Reference
 from gaugefix.slices.spectral import Spectral
 from gaugefix.slices.unit_norm import UnitNorm
 
 __all__ = [
     "MinimalNorm",
+    "Reference",
     "Slice",
     "Spectral",
     "UnitNorm",

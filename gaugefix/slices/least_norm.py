@@ -1,7 +1,8 @@
 """Least norm over a translation group: an orthogonal projection.
 
 A shift or kernel acts affinely in its coordinates v at fixed parameters, θ(v) = θ + Jv, so that ½‖θ(v)‖² is a
-quadratic form; its minimum solves JᵀJ v = −Jᵀθ (conjugate gradients; J is applied by differentiating the action).
+quadratic form; its minimum solves JᵀJ v = −Jᵀθ: in closed form for kernels, by conjugate gradients for shifts, with J
+applied by differentiating the action.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gaugefix.symmetry import Symmetry
+from gaugefix.symmetry import ReaderKernel, Symmetry, WriterKernel
 
 
 def least_norm(
@@ -28,6 +29,8 @@ def least_norm(
         buffers: names that do not count in the norm.
         reference: by name, what to come nearest to instead of zero.
     """
+    if isinstance(symmetry, (ReaderKernel, WriterKernel)):
+        return _kernel(symmetry, tensors, reference)
     read = {name: tensors[name] for name in symmetry.reads}
     counted = [name for name in symmetry.parameters if name not in buffers and not is_statistic(name)]
     device = next(iter(read.values())).device
@@ -85,6 +88,31 @@ def least_squares(
         energy = new
     step = torch.stack([p.square().sum() for p in push(v)]).sum().sqrt()
     return v, float(step / size) if float(size) > 0 else float(step)
+
+
+def _kernel(
+    symmetry: ReaderKernel | WriterKernel, tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None
+) -> tuple[Tensor, float]:
+    """The closed forms: s = mean of W₀ − W, and u = ((W₀ − W)n − κ(b₀ − b))/(n·n + κ²) with n = 1/γ and κ = Σβ/γ."""
+    weight = tensors[symmetry.weight]
+    missing = -weight if reference is None else reference[symmetry.weight] - weight
+    size = float(weight.square().sum())
+    if isinstance(symmetry, WriterKernel):
+        v = missing.mean(symmetry.axis).reshape(-1)
+        step = float(v.norm()) * weight.shape[symmetry.axis] ** 0.5
+        return v, step / size**0.5 if size else step
+    length = weight.shape[symmetry.axis]
+    n = weight.new_ones(length) if symmetry.gain is None else tensors[symmetry.gain].reshape(-1).reciprocal()
+    pull, kappa = (missing.movedim(symmetry.axis, -1) @ n).reshape(-1), weight.new_zeros(())
+    if symmetry.bias is not None and symmetry.shift is not None:
+        bias = tensors[symmetry.bias]
+        kappa = (n * tensors[symmetry.shift].reshape(-1)).sum()
+        short = -bias if reference is None else reference[symmetry.bias] - bias
+        pull, size = pull - kappa * short.reshape(-1), size + float(bias.square().sum())
+    stiffness = n @ n + kappa * kappa
+    v = pull / stiffness
+    step = float(v.norm() * stiffness.sqrt())
+    return v, step / size**0.5 if size else step
 
 
 def is_statistic(name: str) -> bool:

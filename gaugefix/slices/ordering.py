@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import Permutations
+from gaugefix.slices.second_moment import coordinate_sums
 from gaugefix.symmetry import LinearSymmetry
 
 
@@ -31,8 +32,7 @@ def order(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], turning: Coll
         square = (tensors[leg.parameter] + leg.offset).square()
         if leg.parameter not in turning:
             square = square + square.square()
-        idle = [axis for axis, width in enumerate(leg.index.shape) if width == 1 and square.shape[axis] > 1]
-        size = size + leg.collect(square.sum(idle, keepdim=True) if idle else square, n)
+        size = size + coordinate_sums(leg, square, n)
     return torch.argsort(size, descending=True, stable=True)
 
 

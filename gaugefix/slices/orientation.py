@@ -1,9 +1,9 @@
 """Signs: what is left of scalings, mixings and planes on principal axes, and all that odd activations allow.
 
 A sign multiplies the entries of its coordinate, and an entry may belong to coordinates of several symmetries: what can
-be fixed is the product of its signs. It is fixed by an odd sum over entries along the other axes, T = Σ w_e P_e > 0 with
-fixed weights w, where the products of those axes are fixed already. Biases, gains and maps whose other axis is an input
-or an output come first; what they fix opens the next layer. Sums that are large against the spread of their terms
+be fixed is the product of its signs. It is fixed by an odd sum over entries along the other axes, T = Σ w_e P_e > 0,
+with fixed weights w, where the products of those axes are fixed already. Biases, gains and maps whose other axis is an
+input or an output come first; what they fix opens the next layer. Sums that are large against the spread of their terms
 decide before those that are small, so that rounding decides nothing as long as another leg can.
 """
 

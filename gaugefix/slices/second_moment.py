@@ -68,6 +68,12 @@ def block_vectors(leg: Leg, tensor: Tensor, n: int) -> tuple[Tensor, np.ndarray]
     return (vectors + leg.offset if leg.offset else vectors), block
 
 
+def coordinate_sums(leg: Leg, entries: Tensor, n: int) -> Tensor:
+    """Sum ``entries``, of the shape of the parameter, per coordinate of the leg, (n,)."""
+    idle = [axis for axis, size in enumerate(leg.index.shape) if size == 1 and entries.shape[axis] > 1]
+    return leg.collect(entries.sum(idle, keepdim=True) if idle else entries, n)
+
+
 def add_blocks_(total: Tensor, each: Tensor, block: np.ndarray) -> None:
     """Add the matrices of all copies, (copies, n, n), to those of their blocks."""
     if block.size == total.shape[0] and bool((block == np.arange(block.size)).all()):

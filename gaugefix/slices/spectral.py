@@ -5,7 +5,7 @@ In this order, each step by quantities that the later ones do not change:
 1. shifts and kernels, by conditions that the linear part leaves alone (:mod:`gaugefix.slices.affine_gauge`);
 2. rotations of a residual stream: principal axes of what enters and leaves it (:mod:`gaugefix.slices.stream`);
 3. scalings, mixings and planes: minimal norm, a convex problem whose solution is unique up to rotations and signs
-   (Kempf and Ness 1979; MATH §3);
+   (Kempf and Ness 1979; MATH §3); norm 1 for scales without a counterpart;
 4. permutations: units, heads and channels by decreasing size;
 5. the rotation of each block: second moments A = B = diag(s) with decreasing s, the singular values of W_Qᵀ W_K per
    head; of each plane: principal axes, so that its phase is fixed;
@@ -29,6 +29,7 @@ from gaugefix.slices.axes import axes, has_axes
 from gaugefix.slices.base import Slice, register_slice
 from gaugefix.slices.block import full_rank
 from gaugefix.slices.joint import Joint
+from gaugefix.slices.one_sided import is_one_sided, normalise
 from gaugefix.slices.ordering import is_permutation, order
 from gaugefix.slices.orientation import orient, sign_legs
 from gaugefix.slices.second_moment import second_moments
@@ -43,6 +44,7 @@ class _Parts:
 
     affine: list[Symmetry]
     rotations: list[ResidualRotation]
+    one_sided: list[LinearSymmetry]
     linear: Joint
     permutations: list[LinearSymmetry]
     turned: list[LinearSymmetry]
@@ -59,7 +61,8 @@ class _Parts:
         return cls(
             affine=[s for s in gauge.applied if not isinstance(s, (LinearSymmetry, ResidualRotation))],
             rotations=rotations,
-            linear=Joint(gauge.select(lambda s: isinstance(s, LinearSymmetry))),
+            one_sided=[s for s in linear if is_one_sided(s)],
+            linear=Joint(gauge.select(lambda s: isinstance(s, LinearSymmetry) and not is_one_sided(s))),
             permutations=[s for s in linear if is_permutation(s) and s.name not in implied],
             turned=turned,
             signed=[s for s in linear if sign_legs(s) and s.name not in implied],
@@ -104,6 +107,8 @@ class Spectral(Slice):
         fix_affine(trail, parts.affine, self.tolerance)
         for rotation in parts.rotations:
             turn_stream(trail, rotation)
+        for s in parts.one_sided:
+            trail.go(s.name, normalise(s, trail.tensors))
         for name, value in parts.linear.solve(trail.tensors, self.tolerance, self.rounds):
             trail.go(name, value)
         fix_frame(trail, parts.permutations, parts.turned, parts.signed, parts.turning)
@@ -118,6 +123,7 @@ class Spectral(Slice):
         parts, wide = parts_of(gauge), {name: tensors[name].detach().double() for name in gauge.shapes}
         found = [parts.linear.residual(wide)]
         found += [torch.tensor(affine_step(s, wide)[1], dtype=torch.float64) for s in parts.affine]
+        found += [normalise(s, wide).log().abs().max() for s in parts.one_sided]
         for s in parts.turned:
             a, b = second_moments(s, wide)
             if isinstance(s.group, GeneralLinear):

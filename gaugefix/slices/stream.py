@@ -59,8 +59,7 @@ def turn_stream(trail: Trail, rotation: ResidualRotation) -> bool:
     It cannot where every leg shares its parameter with another symmetry, or where a gain is zero.
     """
     legs = anchored_legs(rotation, trail.gauge.applied)
-    gains = [gain for _, gain in rotation.legs if gain is not None]
-    if not legs or any(bool((_raw(gain, trail.tensors) == 0).any()) for gain in gains):
+    if not legs or has_zero_gain(rotation, trail.tensors):
         return False
     moment = stream_moment(rotation, legs, trail.tensors)
     group = rotation.acting
@@ -88,5 +87,7 @@ def generic_weights(n: int) -> Tensor:
     return torch.cos(k * k * 0.618034 + k)
 
 
-def _raw(gain: Gain, tensors: Mapping[str, Tensor]) -> Tensor:
-    return tensors[gain.parameter] + gain.offset
+def has_zero_gain(rotation: ResidualRotation, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the rotation cannot pass one of its norms."""
+    gains = [gain for _, gain in rotation.legs if gain is not None]
+    return any(bool((tensors[gain.parameter] + gain.offset == 0).any()) for gain in gains)
