@@ -64,6 +64,7 @@ class Pass:
     batch_norms_seen: bool = False
     aliased: set[fx.Node] = field(default_factory=set)
     fused: set[fx.Node] = field(default_factory=set)
+    centring: dict[fx.Node, fx.Node] = field(default_factory=dict)
     _handled: set[int] = field(default_factory=set)
     _carried: set[int] = field(default_factory=set)
     _kept: set[int] = field(default_factory=set)
@@ -223,6 +224,10 @@ class Pass:
         env: dict[fx.Node, Any] = {}
         self.environments.append(env)
         self.fused |= fused.skipped | set(fused.by_end)
+        for fusion in fused.by_end.values():
+            inner = {*fusion.region.nodes} - {fusion.region.end}
+            if fusion.name == "gaugefix.layer_norm" and inner <= fused.skipped:
+                self.centring |= dict.fromkeys(inner, fusion.region.root)
         for node in capture.nodes():
             if node in fused.skipped:
                 continue

@@ -162,8 +162,8 @@ class _Blind:
         x, y = self.env[node], self.env.get(user)
         if user.op != "call_function" or not isinstance(x, Value) or {node, user} & self.ctx.aliased:
             return None
-        if user in self.ctx.fused:  # an RMS norm, or positions that turn: they see a constant
-            return None
+        if user in self.ctx.fused:  # an RMS norm and positions that turn see a constant
+            return len(x.shape) - 1 if self.ctx.centring.get(user) is node else None
         args = _resolve(user.args, self.env)
         call = bind(user, args, _resolve(user.kwargs, self.env))
         kind = self._kind(user)

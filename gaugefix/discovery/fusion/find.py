@@ -10,6 +10,7 @@ from torch import fx
 
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion.constants import Constants
+from gaugefix.discovery.fusion.layer import layer_region
 from gaugefix.discovery.fusion.linear import name_linear_maps
 from gaugefix.discovery.fusion.regions import Region, linear_regions
 from gaugefix.discovery.fusion.rms import rms_region
@@ -40,7 +41,7 @@ class Fusions:
 
 
 def fusions(capture: Capture) -> Fusions:
-    """Find rotary positions and RMS norms, and call linear maps by their name."""
+    """Find rotary positions and norms, and call linear maps by their name."""
     name_linear_maps(capture)
     found: dict[fx.Node, Fusion] = {}
     covered: set[fx.Node] = set()
@@ -54,9 +55,11 @@ def fusions(capture: Capture) -> Fusions:
                 covered.update(region.nodes)
     for node in capture.nodes():
         if node.op == "call_function" and node not in covered:
-            norm = rms_region(node)
+            norm = layer_region(node)
+            name = "gaugefix.rms_norm" if norm is None else "gaugefix.layer_norm"
+            norm = norm or rms_region(node)  # of a value that is centred before, else
             if norm is not None and not constants.changed & {norm.root, *norm.nodes}:
-                found[node] = Fusion("gaugefix.rms_norm", norm, {})
+                found[node] = Fusion(name, norm, {})
     skipped: set[fx.Node] = set()
     for fusion in found.values():
         skipped |= _unneeded(fusion.region)
@@ -66,7 +69,6 @@ def fusions(capture: Capture) -> Fusions:
 def _unneeded(region: Region) -> set[fx.Node]:
     """Nodes inside that are read inside only; the others are interpreted as well."""
     unneeded: set[fx.Node] = {region.end}
-    for node in reversed(region.nodes):
-        if all(user in unneeded for user in node.users):
-            unneeded.add(node)
+    while more := [n for n in region.nodes if n not in unneeded and all(user in unneeded for user in n.users)]:
+        unneeded.update(more)
     return unneeded - {region.end}

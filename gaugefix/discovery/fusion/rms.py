@@ -6,7 +6,7 @@ from torch import Tensor, fx
 
 from gaugefix.discovery.fusion.regions import Region, name_of
 
-_CASTS = frozenset(["aten.to", "aten._to_copy", "aten.type_as", "aten.contiguous", "aten.clone", "aten.alias"])
+CASTS = frozenset(["aten.to", "aten._to_copy", "aten.type_as", "aten.contiguous", "aten.clone", "aten.alias"])
 
 
 def rms_region(end: fx.Node) -> Region | None:
@@ -14,30 +14,30 @@ def rms_region(end: fx.Node) -> Region | None:
     name = name_of(end)
     if name not in ("aten.mul", "aten.div") or end.kwargs or not all(isinstance(a, fx.Node) for a in end.args[:2]):
         return None
-    a, b = (_uncast(argument) for argument in end.args[:2])  # type: ignore[arg-type]
+    a, b = (uncast(argument) for argument in end.args[:2])  # type: ignore[arg-type]
     for x, factor in ((a, b), (b, a))[: 1 if name == "aten.div" else 2]:
-        inner = _root_of(
+        inner = root_of(
             factor, "aten.sqrt" if name == "aten.div" else "aten.rsqrt", 0.5 if name == "aten.div" else -0.5
         )
         if inner is None:
             continue
-        root = _mean_square(inner)
+        root = mean_square(inner)
         if root is not None and root is x and isinstance(x.meta.get("val"), Tensor):
-            return Region(root, end, tuple(_inside(end, root)))
+            return Region(root, end, tuple(inside(end, root)))
     return None
 
 
-def _root_of(node: fx.Node, root: str, exponent: float) -> fx.Node | None:
+def root_of(node: fx.Node, root: str, exponent: float) -> fx.Node | None:
     """The operand of a (reciprocal) square root."""
     if name_of(node) == root or (name_of(node) == "aten.pow" and node.args[1] == exponent):
-        return _uncast(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+        return uncast(node.args[0]) if isinstance(node.args[0], fx.Node) else None
     return None
 
 
-def _mean_square(node: fx.Node) -> fx.Node | None:
+def mean_square(node: fx.Node) -> fx.Node | None:
     """Return x of mean(x², last axis, keepdim) + ε."""
     if name_of(node) == "aten.add" and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], (int, float)):
-        node = _uncast(node.args[0])
+        node = uncast(node.args[0])
     if name_of(node) != "aten.mean" or len(node.args) < 3 or node.args[2] is not True:
         return None
     square, axes = node.args[:2]
@@ -45,16 +45,17 @@ def _mean_square(node: fx.Node) -> fx.Node | None:
         return None
     if axes not in ([-1], [square.meta["val"].ndim - 1]):
         return None
-    square = _uncast(square)
+    square = uncast(square)
     if name_of(square) == "aten.square" or (name_of(square) == "aten.pow" and square.args[1] == 2):
-        return _uncast(square.args[0]) if isinstance(square.args[0], fx.Node) else None
+        return uncast(square.args[0]) if isinstance(square.args[0], fx.Node) else None
     if name_of(square) == "aten.mul" and square.args[0] is square.args[1] and isinstance(square.args[0], fx.Node):
-        return _uncast(square.args[0])
+        return uncast(square.args[0])
     return None
 
 
-def _uncast(node: fx.Node) -> fx.Node:
-    while node.op == "call_function" and name_of(node) in _CASTS and isinstance(node.args[0], fx.Node):
+def uncast(node: fx.Node) -> fx.Node:
+    """The value before casts and copies."""
+    while node.op == "call_function" and name_of(node) in CASTS and isinstance(node.args[0], fx.Node):
         value = node.meta.get("val")
         if not isinstance(value, Tensor) or not value.is_floating_point():
             break
@@ -62,7 +63,8 @@ def _uncast(node: fx.Node) -> fx.Node:
     return node
 
 
-def _inside(end: fx.Node, root: fx.Node) -> list[fx.Node]:
+def inside(end: fx.Node, root: fx.Node) -> list[fx.Node]:
+    """The nodes between two values, the later one included."""
     found: list[fx.Node] = []
     stack = [end]
     while stack:
@@ -70,5 +72,5 @@ def _inside(end: fx.Node, root: fx.Node) -> list[fx.Node]:
         if node is root or node in found or node.op != "call_function":
             continue
         found.append(node)
-        stack += [node.args[0]] if name_of(node) in _CASTS else node.all_input_nodes  # type: ignore[list-item]
+        stack += [node.args[0]] if name_of(node) in CASTS else node.all_input_nodes  # type: ignore[list-item]
     return found[::-1]

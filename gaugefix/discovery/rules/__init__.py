@@ -1,6 +1,16 @@
 """Rules as data: importing this package fills the table."""
 
-from gaugefix.discovery.rules import arithmetic, attention, elementwise, layers, linear_map, movement, norms, rotary
+from gaugefix.discovery.rules import (
+    arithmetic,
+    attention,
+    elementwise,
+    layers,
+    linear_map,
+    masks,
+    movement,
+    norms,
+    rotary,
+)
 from gaugefix.discovery.rules.elementwise import Elementwise
 from gaugefix.discovery.rules.registry import Row, Rule, find, register, rules
 
@@ -14,6 +24,7 @@ __all__ = [
     "find",
     "layers",
     "linear_map",
+    "masks",
     "movement",
     "norms",
     "register",

@@ -11,6 +11,7 @@ from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import DIAGONAL, NOTHING, POSITIVE, Heads
 from gaugefix.discovery.rules.product import multiply_by_gain, multiply_values
 from gaugefix.discovery.rules.registry import register
+from gaugefix.discovery.rules.relations import after_gain, after_shift
 from gaugefix.discovery.shifts import Terms
 from gaugefix.discovery.value import Value, pad_left, values_in, varies, without_zeros
 
@@ -45,7 +46,8 @@ def add(ctx: Pass, call: Call) -> Value:
             ctx.labels.restrict(leg, NOTHING, "added to something fixed")
     shift = ctx.shift_of(x, n) + [(alpha * c, i) for c, i in ctx.shift_of(y, n)]
     pending, heads = _pending(ctx, call, x, y), _heads(ctx, call, x, y)
-    return Value(call.shape, tuple(legs), shift=shift, pending=pending, heads=heads)
+    out = Value(call.shape, tuple(legs), shift=shift, pending=pending, heads=heads)
+    return after_shift(x, y, out) if alpha == 1.0 else out
 
 
 def _heads(ctx: Pass, call: Call, x: Value, y: Value) -> Heads | None:
@@ -95,7 +97,7 @@ def multiply(ctx: Pass, call: Call) -> Value:
             legs = tuple(pad_left(leg, len(call.shape)) for leg in a.legs)
             return Value(call.shape, legs, shift=terms, pending=ctx.carry(a), heads=ctx.keep_heads(a))
     gained = multiply_by_gain(ctx, x, y, call.shape)
-    return multiply_values(ctx, x, y, call.shape) if gained is None else gained
+    return after_gain(x, y, multiply_values(ctx, x, y, call.shape) if gained is None else gained)
 
 
 def divide(ctx: Pass, call: Call) -> Value:

@@ -64,7 +64,7 @@ def softmax(ctx: Pass, call: Call) -> Value:
         ctx.labels.restrict(leg, NOTHING, f"{call.name} couples channels")
     if int(call["dim"]) % len(x.shape) != len(x.shape) - 1:
         return Value(call.shape)
-    ctx.carry(x)
+    ctx.carry(x, masked=True)
     return Value(call.shape, stochastic=True, heads=ctx.keep_heads(x))
 
 

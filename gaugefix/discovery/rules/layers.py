@@ -90,13 +90,6 @@ def prelu(ctx: Pass, call: Call) -> Value:
     return Value(call.shape, x.legs)
 
 
-def gate(ctx: Pass, call: Call) -> Value:
-    """where(condition, x, y) and masked_fill by data: channels keep their place at most."""
-    values = [as_value(v) for v in call.positional if isinstance(v, (Value, float, int))]
-    ctx.freeze(values, f"{call.name} mixes a value with a fixed one")
-    return Value(call.shape)
-
-
 register(
     "aten.avg_pool1d aten.avg_pool2d aten.avg_pool3d aten.adaptive_avg_pool1d aten.adaptive_avg_pool2d "
     "aten.adaptive_avg_pool3d aten.max_pool1d aten.max_pool2d aten.max_pool3d aten.max_pool2d_with_indices "
@@ -108,4 +101,3 @@ register(
 )
 register("aten.embedding", embedding, "rows of a table")
 register("aten.prelu aten._prelu_kernel", prelu, "positively homogeneous")
-register("aten.where aten.masked_fill", gate, "a fixed alternative")

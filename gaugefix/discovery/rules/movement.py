@@ -44,7 +44,7 @@ def move(ctx: Pass, call: Call) -> Any:
         if axis is not None and x.relation is not None:
             moved = replace(moved, relation=replace(x.relation, axis=axis))
         if (x.pending or x.stochastic) and moved_axis(call, x.shape, len(x.shape) - 1) == len(call.shape) - 1:
-            moved = replace(moved, pending=ctx.carry(x), stochastic=x.stochastic)
+            moved = replace(moved, pending=ctx.carry(x, masked=True), masked=x.masked, stochastic=x.stochastic)
         if x.heads is not None and moved_axis(call, x.shape, len(x.shape) - 3) == len(call.shape) - 3:
             moved = replace(moved, heads=ctx.keep_heads(x))
         return moved
@@ -146,7 +146,7 @@ def identity(ctx: Pass, call: Call) -> Value:
         return Value(call.shape, x.legs)
     ctx.shift_of(_without_source(x), len(x.shape))
     ctx.take_over(x)
-    return replace(x, known=None, pending=ctx.carry(x), heads=ctx.keep_heads(x))
+    return replace(x, known=None, pending=ctx.carry(x, masked=True), heads=ctx.keep_heads(x))
 
 
 def dropout(ctx: Pass, call: Call) -> Value:

@@ -6,6 +6,8 @@ channels), + β. With ``norms="scale free"`` the eps is taken as 0, so that a sc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -76,11 +78,23 @@ def group_norm(ctx: Pass, call: Call) -> Value:
 
 def layer_norm(ctx: Pass, call: Call) -> Value:
     """x̂ = (x − mean)/std over the last axes: exchanges survive, a common shift vanishes, Σ x̂ = 0."""
+    if len(tuple(call["normalized_shape"])) > 1:
+        ctx.norms_seen = True
+        return _frozen_norm(ctx, call, "a layer norm over several axes")
+    normalized = written_out_layer_norm(ctx, call)
+    axis = len(normalized.shape) - 1
+    y = _affine(ctx, call, replace(normalized, relation=None), axis)
+    names = [_plain_name(call.get(key)) for key in ("weight", "bias")]
+    given = [call.get(key) is not None for key in ("weight", "bias")]
+    if all(name is not None or not there for name, there in zip(names, given, strict=True)):
+        return Value(y.shape, y.legs, shift=y.shift, relation=Relation(axis, names[0], names[1]))
+    return y
+
+
+def written_out_layer_norm(ctx: Pass, call: Call) -> Value:
+    """The same without gain and shift."""
     ctx.norms_seen = True
     x = call.input
-    normalized_shape = tuple(call["normalized_shape"])
-    if len(normalized_shape) > 1:
-        return _frozen_norm(ctx, call, "a layer norm over several axes")
     axis = len(x.shape) - 1
     legs = _on_axis(ctx, x, axis, call.name)
     for leg in legs:
@@ -96,14 +110,9 @@ def layer_norm(ctx: Pass, call: Call) -> Value:
             ctx.labels.restrict(leg, PERMUTE, "normalized by a layer norm")
             ctx.labels.fibre(leg, [axis], alike=True)
     ctx.shifts.multiple_of_ones(ctx.shift_of(x, len(x.shape)), axis)
-    legs = [without_zeros(leg) for leg in legs]
     free = ctx.assumptions.norms == "scale free"
-    y = _affine(ctx, call, Value(x.shape, () if free else tuple(legs), normalized=True), axis)
-    names = [_plain_name(call.get(key)) for key in ("weight", "bias")]
-    given = [call.get(key) is not None for key in ("weight", "bias")]
-    if all(name is not None or not there for name, there in zip(names, given, strict=True)):
-        return Value(y.shape, y.legs, shift=y.shift, relation=Relation(axis, names[0], names[1]))
-    return y
+    legs = [] if free else [without_zeros(leg) for leg in legs]
+    return Value(x.shape, tuple(legs), normalized=True, relation=Relation(axis, None, None))
 
 
 def rms_norm(ctx: Pass, call: Call) -> Value:
@@ -222,6 +231,7 @@ register("aten.batch_norm aten._native_batch_norm_legit", batch_norm, "each chan
 register("aten.instance_norm", instance_norm, "each channel is normalized on its own")
 register("aten.group_norm", group_norm, "channels of a group are normalized together")
 register("aten.layer_norm", layer_norm, "the last axis is centred and normalized")
+register("gaugefix.layer_norm", written_out_layer_norm, "the last axis is centred and normalized")
 register("aten.rms_norm", rms_norm, "the last axis is normalized")
 register("gaugefix.rms_norm", written_out_rms_norm, "the last axis is normalized")
 register("aten._weight_norm aten._weight_norm_interface", weight_norm, "rows of unit norm times a gain")
