@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -127,27 +128,41 @@ class _Analysis:
         """What holds where no gain is zero: rotations of residual streams, norms' shifts in place of biases."""
         if not strict.norms_seen:
             return []
-        exact = self._conditional(known, Assumptions(gains="conjugated"), Exactness.EXACT)
+        plain = sum(_exact_dimension(s) for s in known if isinstance(s, ShiftSymmetry))
+        exact = self._conditional(known, plain, Assumptions(gains="conjugated"), Exactness.EXACT)
         if strict.dropout_seen:
             relaxed = Assumptions(gains="conjugated", dropout=False)
             moving = {s.parameters for s in exact}
-            found = self._conditional([*known, *exact], relaxed, Exactness.DROPOUT_FREE)
+            plain = sum(s.dimension for s in [*known, *exact] if isinstance(s, ShiftSymmetry))
+            found = self._conditional([*known, *exact], plain, relaxed, Exactness.DROPOUT_FREE)
             exact += [s for s in found if s.parameters not in moving]
         return exact
 
-    def _conditional(self, known: list[Symmetry], assumptions: Assumptions, exactness: Exactness) -> list[Symmetry]:
+    def _conditional(
+        self, known: list[Symmetry], plain: int, assumptions: Assumptions, exactness: Exactness
+    ) -> list[Symmetry]:
+        """What is new under these assumptions; ``plain``: how many dimensions of shifts are known."""
         ctx = self.run(assumptions)
         taken = {s.parameters for s in known if isinstance(s.group, Orthogonal)}
         rotations = [s for s in read_rotations(ctx, self.order, exactness) if s.parameters not in taken]
-        shifts = [s for s in read_shifts(ctx.shifts, exactness) if s.conditional]
+        every = read_shifts(ctx.shifts, exactness)
         names = {s.name for s in known}
-        result: list[Symmetry] = list(rotations)
-        for s in shifts:
+        old = {}
+        for s in (s for s in every if s.conditional):
             inside = [k for k in known if isinstance(k, ShiftSymmetry) and set(k.parameters) <= set(s.parameters)]
+            old[s.name] = sum(k.dimension for k in inside)
+        # Families that move more parameters than before may count what is known: all of them hold no more than this.
+        new = {s.name: s.dimension - old[s.name] for s in every if s.conditional and s.dimension > old[s.name]}
+        excess = sum(new.values()) - (sum(s.dimension for s in every) - plain)
+        for name in sorted(new, key=lambda name: name not in names):
+            taken_back = min(max(excess, 0), new[name])
+            new[name] -= taken_back
+            excess -= taken_back
+        result: list[Symmetry] = list(rotations)
+        for s in (s for s in every if new.get(s.name, 0) > 0):
             name = s.name if s.name not in names else f"{s.name} (no bias)"
             names.add(name)
-            if s.dimension > sum(k.dimension for k in inside):
-                result.append(replace(s, name=name, overlap=sum(k.dimension for k in inside)))
+            result.append(replace(s, name=name, overlap=s.dimension - new[s.name]))
         return result
 
     def gauge(self, symmetries: list[Symmetry], strict: Pass) -> GaugeGroup:
@@ -159,7 +174,7 @@ class _Analysis:
         moved = {name for s in symmetries if s.exactness.applied for name in s.parameters}
         shapes = {name: tuple(tensors[name].shape) for name in sorted(names)}
         return GaugeGroup(
-            tuple(without_stabilizers(symmetries, shapes)),
+            tuple(without_stabilizers(_named_apart(symmetries), shapes)),
             shapes,
             tuple(Frozen(name, self._reason(name, strict)) for name in self.order if name not in moved),
             tuple(sorted(strict.unknown)),
@@ -176,6 +191,27 @@ class _Analysis:
         labels = {int(v) for leg in ctx.legs[name] for v in np.unique(leg.numpy())}
         reasons = Counter(why for which, why in ctx.labels.reasons if labels & set(which.tolist()))
         return "; ".join(reason for reason, _ in reasons.most_common(2)) or "tied to channels that are fixed"
+
+
+def _exact_dimension(shift: ShiftSymmetry) -> int:
+    if shift.exactness is Exactness.EXACT:
+        return shift.dimension
+    return sum(part.dimension for part in shift.exact_part)
+
+
+def _named_apart(symmetries: list[Symmetry]) -> list[Symmetry]:
+    """Number the symmetries that would have the same name."""
+    taken = {s.name for s in symmetries}
+    seen: set[str] = set()
+    result = []
+    for s in symmetries:
+        name = s.name
+        if name in seen:
+            name = next(f"{name}.{k}" for k in count(2) if f"{name}.{k}" not in taken)
+        seen.add(name)
+        taken.add(name)
+        result.append(s if name == s.name else replace(s, name=name))
+    return result
 
 
 def _parameters_in(item: Any, trace: Capture) -> list[str]:

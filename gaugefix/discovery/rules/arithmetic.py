@@ -35,7 +35,7 @@ def add(ctx: Pass, call: Call) -> Value:
         legs = right
     else:
         for leg in left:
-            k = next((k for k, other in enumerate(right) if set(varies(leg)) & set(varies(other))), None)
+            k = _partner(leg, right)
             if k is None and right and not varies(leg):
                 k = next((k for k, other in enumerate(right) if not varies(other)), None)
             if k is None:
@@ -48,6 +48,13 @@ def add(ctx: Pass, call: Call) -> Value:
     pending, heads = _pending(ctx, call, x, y), _heads(ctx, call, x, y)
     out = Value(call.shape, tuple(legs), shift=shift, pending=pending, heads=heads)
     return after_shift(x, y, out) if alpha == 1.0 else out
+
+
+def _partner(leg: Tensor, others: list[Tensor]) -> int | None:
+    """Which of the other legs lives where this one does: above all along its last axis, that of channels."""
+    common = [set(varies(leg)) & set(varies(other)) for other in others]
+    shared = [k for k, axes in enumerate(common) if axes]
+    return max(shared, key=lambda k: max(common[k])) if shared else None
 
 
 def _heads(ctx: Pass, call: Call, x: Value, y: Value) -> Heads | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gaugefix.discovery.call import Call
 from gaugefix.discovery.interpreter import Pass
-from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, POSITIVE, SCALE
+from gaugefix.discovery.labels import DIAGONAL, FIXED, NOTHING, ODD, PERMUTE, POSITIVE, SCALE, ZERO
 from gaugefix.discovery.rules.product import multiply_by_gain, multiply_values
 from gaugefix.discovery.rules.registry import register
 from gaugefix.discovery.shifts import Terms
@@ -202,7 +202,14 @@ def _channels(ctx: Pass, call: Call, x: Value) -> tuple[list[Tensor], Terms]:
 def _on_axis(ctx: Pass, x: Value, axis: int, name: str) -> list[Tensor]:
     legs = []
     for leg in x.legs:
-        if varies(leg) == [axis]:
+        if axis in varies(leg) and bool((leg != ZERO).all()):
+            # Channels of other positions (a class token beside patches) have to move like those of the first.
+            first = leg
+            for other in range(leg.ndim):
+                first = first if other == axis else first.narrow(other, 0, 1)
+            ctx.labels.equal(leg, first)
+            legs.append(first)
+        elif varies(leg) == [axis]:
             legs.append(leg)
         elif ctx.assumptions.norms == "scale free" and not varies(leg):
             ctx.labels.restrict(leg, SCALE, f"normalized by {name}")
