@@ -17,7 +17,7 @@ class Connecting:
     not some but all of the redundancy of a neural ODE as a function from x(t₀) to x(t₁).
 
     Both flows are integrated by the classical Runge–Kutta method in a given number of steps; the error is of fourth
-    order in their length. :meth:`inverse` goes the other way round.
+    order in their length. With the fields exchanged it goes the other way round, up to that error.
 
     Args:
         field: f(t, x), for one point.
@@ -44,10 +44,6 @@ class Connecting:
         """Return (t, ξ) for t of shape () and x of shape (n,)."""
         start = torch.full_like(t, self.start)
         return t, _flow(self.other, start, t, _flow(self.field, t, start, x, self.steps), self.steps)
-
-    def inverse(self, tau: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (t, x) for τ of shape () and ξ of shape (n,): the connection the other way round."""
-        return Connecting(self.other, self.field, self.start, self.steps)(tau, xi)
 
 
 def _flow(field: Field, start: Tensor, end: Tensor, x: Tensor, steps: int) -> Tensor:

@@ -25,7 +25,8 @@ def landau_gauge(lattice: Lattice, tolerance: float = 1e-6, sweeps: int = 500) -
     left of the gauge at a minimum with fixed ends: nothing, near it. If the ends may move together, constant rotations.
 
     Args:
-        lattice: links (layers, n + 1, n + 1), float64 for tolerances below 1e-4.
+        lattice: links (layers, n + 1, n + 1), float64 for tolerances below 1e-4. The result is differentiable in
+            them, with the frames held.
         tolerance: of :func:`landau_residual`.
         sweeps: limit; a :class:`ConvergenceWarning` is given there.
 
@@ -37,8 +38,9 @@ def landau_gauge(lattice: Lattice, tolerance: float = 1e-6, sweeps: int = 500) -
         >>> landau_gauge(lattice).lattice.weights.flatten().round(decimals=6)
         tensor([1., 1.], dtype=torch.float64)
     """
+    start = Lattice(lattice.links.detach(), lattice.times)
     frames = torch.eye(lattice.links.shape[-1]).to(lattice.links).repeat(len(lattice.times), 1, 1)
-    now, force = lattice, _force(lattice)
+    now, force = start, _force(start)
     smooth = _inverse_laplacian(force, now)
     step, direction = 1.0, -smooth
     for _ in range(sweeps):
@@ -47,7 +49,7 @@ def landau_gauge(lattice: Lattice, tolerance: float = 1e-6, sweeps: int = 500) -
         slope = float((force * direction).sum())
         if not slope < 0:
             direction, slope = -smooth, -float((force * smooth).sum())
-        step, new_frames, new = _line_search(lattice, now, frames, direction, slope, step)
+        step, new_frames, new = _line_search(start, now, frames, direction, slope, step)
         if step == 0.0:
             break  # rounding: no step lowers the norm
         new_force = _force(new)
@@ -63,11 +65,12 @@ def landau_gauge(lattice: Lattice, tolerance: float = 1e-6, sweeps: int = 500) -
             ConvergenceWarning,
             stacklevel=2,
         )
-    return GaugeFixed(now, frames)
+    return GaugeFixed(lattice.transform(frames), frames)
 
 
 def landau_residual(lattice: Lattice) -> float:
     """Return √(⟨force, Δ⁻¹ force⟩ / action), how far a lattice is from Landau gauge: a pure number, 0 on the slice."""
+    lattice = Lattice(lattice.links.detach(), lattice.times)
     force = _force(lattice)
     return _relative(force, _inverse_laplacian(force, lattice), lattice)
 

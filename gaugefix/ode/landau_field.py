@@ -41,6 +41,7 @@ class LandauField(LinearField):
     def __init__(self, transport: Tensor, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         super().__init__(weight=self._weight)
         start, end = interval
+        transport = transport.detach()
         if transport.ndim != 2 or transport.shape[0] != transport.shape[1] or not start < end:
             raise FieldError(
                 f"Expected a square matrix for transport and t0 < t1 for interval, got {tuple(transport.shape)} and "

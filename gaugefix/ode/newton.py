@@ -36,8 +36,7 @@ def invert(diffeo: Diffeomorphism, tau: Tensor, xi: Tensor, iterations: int = 50
         True
     """
     target = torch.cat([tau[:, None], xi], -1)
-    with torch.no_grad():
-        z = _iterate(diffeo, target.detach(), iterations)
+    z = _iterate(diffeo, target.detach(), iterations)
     value, jacobian = _linearise(diffeo, z)
     z = z - _solve(jacobian.detach(), value - target, z)
     return z[:, 0], z[:, 1:]
@@ -60,7 +59,9 @@ def _linearise(diffeo: Diffeomorphism, z: Tensor) -> tuple[Tensor, Tensor]:
         value = _joined(diffeo, z)
         return value, value
 
-    jacobian, value = vmap(jacrev(twice, has_aux=True))(z)
+    # Without gradients, vmap of jacrev is wrong for torch.linalg.solve and det, silently (PyTorch 2.13).
+    with torch.enable_grad():
+        jacobian, value = vmap(jacrev(twice, has_aux=True))(z)
     return value, jacobian
 
 
@@ -71,7 +72,7 @@ def _solve(jacobian: Tensor, residual: Tensor, z: Tensor) -> Tensor:
         raise DiffeomorphismError(
             "Expected an invertible Jacobian for diffeo, got a singular one at "
             f"{name_point(z[:, 0], z[:, 1:], info > 0)}. "
-            "The map folds there: weaken it."
+            "The map folds or flattens there: weaken it."
         )
     return step
 
@@ -79,7 +80,7 @@ def _solve(jacobian: Tensor, residual: Tensor, z: Tensor) -> Tensor:
 def _iterate(diffeo: Diffeomorphism, target: Tensor, iterations: int) -> Tensor:
     enough = torch.finfo(target.dtype).eps ** 0.5 * (1 + target.norm(dim=-1))
     z, length = target, torch.ones_like(enough)
-    value, jacobian = _linearise(diffeo, z)
+    value, jacobian = (part.detach() for part in _linearise(diffeo, z))
     size = (value - target).norm(dim=-1)
     step = torch.zeros_like(z)
     for _ in range(iterations):
@@ -88,7 +89,7 @@ def _iterate(diffeo: Diffeomorphism, target: Tensor, iterations: int) -> Tensor:
             return z
         step = torch.where(length[:, None] == 1, _solve(jacobian, value - target, z), step)
         trial = z - torch.where(done, 0, length)[:, None] * step
-        value_there, jacobian_there = _linearise(diffeo, trial)
+        value_there, jacobian_there = (part.detach() for part in _linearise(diffeo, trial))
         size_there = (value_there - target).norm(dim=-1)
         # a point whose residual does not fall stays, and tries half the step
         falls = done | (size_there < size * (1 - 1e-4 * length))

@@ -58,6 +58,11 @@ class PushForward(nn.Module):
 
     def at(self, tau: Tensor, xi: Tensor) -> Tensor:
         """Return f′, (points, n), at points with times of their own: τ (points,), ξ (points, n)."""
+        with torch.enable_grad():  # functions that differentiate within vmap need it (see newton.py)
+            velocity = self._at(tau, xi)
+        return velocity if torch.is_grad_enabled() else velocity.detach()
+
+    def _at(self, tau: Tensor, xi: Tensor) -> Tensor:
         if self.inverse is None:
             t, x = invert(self.diffeo, tau, xi)
         else:
@@ -78,7 +83,7 @@ class PushForward(nn.Module):
         if bool(wrong.any()):
             raise DiffeomorphismError(
                 f"Expected diffeo(inverse(tau, xi)) = (tau, xi) for inverse, got a point that is "
-                f"{float(off[wrong][0]):.1e} off at {name_point(tau, xi, wrong, 'tau', 'xi')}. "
+                f"{float(off.detach()[wrong][0]):.1e} off at {name_point(tau, xi, wrong, 'tau', 'xi')}. "
                 "Mend the inverse, or leave it out and let it be found."
             )
 
@@ -86,7 +91,7 @@ class PushForward(nn.Module):
         backward = ~(pace > 0)
         if bool(backward.any()):
             raise DiffeomorphismError(
-                f"Expected D_t tau > 0 along the field for diffeo, got {float(pace[backward][0]):.3g} at "
+                f"Expected D_t tau > 0 along the field for diffeo, got {float(pace.detach()[backward][0]):.3g} at "
                 f"{name_point(t, x, backward)}. The new time runs backward there: weaken how tau depends on t and x."
             )
 

@@ -24,7 +24,8 @@ class Rescaling(AffineGauge):
 
     *Theorem 2.* (1) and (2) are one where a layer is the integral of the field over its interval, U_l = P exp ∫W dt:
     ``integrate(field.transform(r), times)`` equals ``integrate(field, times).transform(r.frames(times))`` for every
-    number of layers L. For sampled layers U_l = 1 + hW(t), they agree to O(1/L) only, or O(1/L²) at midpoints.
+    number of layers L. Layers that sample the field agree with themselves to an order in 1/L only:
+    U_l = 1 + hW(t_l) to the first, U_l = exp(hW(t_l + h/2)) to the second (:func:`sample`).
     (The theorem is that of arXiv 2402.02362; statement and derivation here are ours.)
 
     Args:
