@@ -19,7 +19,6 @@ from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.blocks import Blocks
-from gaugefix.slices.bundle import Bundle
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.term import Moments
 from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ResidualRotation, ShiftSymmetry, Symmetry
@@ -29,11 +28,9 @@ Steps = list[tuple[str, Tensor]]
 _RUNAWAY = 12.0
 """|log λ| beyond the balance of the scalings alone at which the joint problem counts as having no solution."""
 _SWEEPS = 200
-"""Sweeps over the blocks."""
-_TURNS = 2
-"""Alternations of blocks with shifts and kernels at given scalings."""
-_AFFINE_SWEEPS = 4
-"""Alternations of shifts and kernels: the last digits of a slow pair are not worth their time."""
+"""Alternations of blocks, shifts and kernels."""
+_AFFINE_SWEEPS = 30
+"""Alternations of shifts and kernels alone: the last digits of a slow pair are not worth their time."""
 
 
 class Joint:
@@ -52,11 +49,9 @@ class Joint:
             elif isinstance(s.group, GeneralLinear):
                 mixing.append(s)
         self.blocks = Blocks(mixing, _shifted(self.affine))
-        shifts = [s for s in self.affine if isinstance(s, ShiftSymmetry)]
-        self.bundle = Bundle(shifts) if shifts else None
-        self.kernels = [s for s in self.affine if not isinstance(s, ShiftSymmetry)]
         self.names = list(dict.fromkeys(name for s in (*mixing, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
+        self.scale = 0.0
         self.unreached: set[str] = set()
         self.scalings_only = not self.names
 
@@ -70,6 +65,7 @@ class Joint:
         balanced = u
         start = {name: tensors[name].detach().double() for name in self.names}
         require_finite(start)
+        self.scale = _size(start[name] for name in self.blocks.loose if name in start)
         steps, moved, left = self._others(start, u, tolerance)
         shared = [name for name in self.names if name in self.scaled_names]
         if not self.balance.size or not shared or left <= tolerance:
@@ -116,41 +112,37 @@ class Joint:
     def _others(
         self, start: Mapping[str, Tensor], u: Tensor, tolerance: float
     ) -> tuple[Steps, dict[str, Tensor], float]:
-        """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved.
-
-        What the shifts leave in a bias is little beside the weights of a block, so that two turns settle both.
-        """
+        """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved."""
+        active = any(s.name not in self.unreached for s in self.blocks.symmetries)
+        first, totals = self._settle(self._scaled(start, u), tolerance) if active else (0.0, {})
         work = self._scaled(start, u)
-        steps: Steps = []
-        first = 0.0
-        for turn in range(_TURNS if self.affine else 1):
-            mixed, totals = self._settle(work, tolerance)
-            steps += totals.items()
-            moved, affine = self._affine_steps(work, tolerance)
-            steps += affine
-            first = first if turn else max(mixed, moved)
-            if max(mixed, moved) <= tolerance:
-                break
-        return steps, work, first
+        for name, value in totals.items():
+            work.update(self.gauge[name].act(work, value))
+        affine, size = self._affine_steps(work, tolerance)
+        return [*totals.items(), *affine], work, max(first, size)
 
-    def _settle(self, work: dict[str, Tensor], tolerance: float) -> tuple[float, dict[str, Tensor]]:
-        """Sweep over the blocks until none moves; return how far the first sweep went, and their elements.
+    def _settle(self, start: dict[str, Tensor], tolerance: float) -> tuple[float, dict[str, Tensor]]:
+        """Sweep until nothing moves; return how far the first sweep went, and the elements of the blocks.
 
         An orbit need not hold a point of least norm (maps that expand, one after another): its blocks move for ever.
         Those are left where they are from then on, by name.
         """
-        while any(s.name not in self.unreached for s in self.blocks.symmetries):
-            start = dict(work)
+        while True:
+            work = dict(start)
             totals: dict[str, Tensor] = {}
             first: float | None = None
             sizes: dict[str, float] = {}
-            for _ in range(_SWEEPS):
+            for sweep in range(_SWEEPS):
                 size = self.blocks.sweep(work, totals, sizes, self.unreached)
-                first = size if first is None else first
-                if self.blocks.exact or size <= 0.1 * tolerance:
+                if self.blocks.exact and not self.affine:
+                    return size, totals
+                moved = self._affine_sweep(work, [])
+                first = max(size, moved) if first is None else first
+                if sweep and size <= 0.1 * tolerance:  # what the affine ones do no longer moves a block
                     return first, totals
-            work.update(start)
             restless = {name for name, size in sizes.items() if size > 0.1 * tolerance}
+            if not restless:
+                return first or 0.0, totals
             self.unreached |= restless
             warnings.warn(
                 f"Expected a point of least norm for {', '.join(sorted(restless))}, got none within {_SWEEPS} sweeps: "
@@ -158,29 +150,32 @@ class Joint:
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        return 0.0, {}
 
-    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> tuple[float, Steps]:
-        """Shifts and kernels in turn; how far the first turn went, and the steps."""
+    def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
+        largest = 0.0
+        for s in self.affine:
+            value, size = least_norm(s, work, scale=self.scale)
+            if size > 0.0:
+                work.update(s.act(work, value))
+                steps.append((s.name, value))
+            largest = max(largest, size)
+        return largest
+
+    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> tuple[Steps, float]:
+        """The shifts and kernels once more, from where the linear part of the element leads; how far they went."""
         steps: Steps = []
         first: float | None = None
         for _ in range(_AFFINE_SWEEPS):
-            largest = 0.0
-            if self.bundle is not None:
-                values, largest = self.bundle.solve(work)
-                if largest > 0.0:
-                    work.update(self.bundle.move(work, values))
-                    steps += values
-            for s in self.kernels:
-                value, size = least_norm(s, work)
-                if size > 0.0:
-                    work.update(s.act(work, value))
-                    steps.append((s.name, value))
-                largest = max(largest, size)
-            first = largest if first is None else first
-            if largest <= 0.1 * tolerance or not (self.kernels and self.bundle):
+            size = self._affine_sweep(work, steps)
+            first = size if first is None else first
+            if size <= 0.1 * tolerance or len(self.affine) == 1:
                 break
-        return first or 0.0, steps
+        if not all(isinstance(s, ShiftSymmetry) for s in self.affine):
+            return steps, first or 0.0
+        total: dict[str, Tensor] = {}
+        for name, value in steps:  # shifts move no weight, so that they commute
+            total[name] = total[name] + value if name in total else value
+        return list(total.items()), first or 0.0
 
     def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
         out = dict(tensors)
@@ -207,6 +202,10 @@ def _shifted(affine: Iterable[Symmetry]) -> set[str]:
     """Biases that shift freely."""
     shifts = [s for s in affine if isinstance(s, ShiftSymmetry)]
     return {leg.parameter for s in shifts for leg in s.legs if isinstance(leg, Add)}
+
+
+def _size(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(t.square().sum()) for t in tensors))
 
 
 def _names(symmetries: Iterable[LinearSymmetry]) -> set[str]:

@@ -14,12 +14,16 @@ from torch import Tensor
 
 from gaugefix.symmetry import ReaderKernel, Symmetry, WriterKernel
 
+_DENSE = 2**23
+"""Entries of J up to which it is computed as a matrix."""
+
 
 def least_norm(
     symmetry: Symmetry,
     tensors: Mapping[str, Tensor],
     buffers: frozenset[str] = frozenset(),
     reference: Mapping[str, Tensor] | None = None,
+    scale: float = 0.0,
 ) -> tuple[Tensor, float]:
     """Return the coordinates v of least norm, and the relative size of the step, ‖Jv‖/‖θ‖.
 
@@ -28,6 +32,8 @@ def least_norm(
         tensors: float64 parameters and buffers by name.
         buffers: names that do not count in the norm.
         reference: by name, what to come nearest to instead of zero.
+        scale: of a shift, the smallest ‖θ‖ that its step is compared with: a bias that is zero but for rounding always
+            moves by all of itself.
     """
     if isinstance(symmetry, (ReaderKernel, WriterKernel)):
         return _kernel(symmetry, tensors, reference)
@@ -40,22 +46,30 @@ def least_norm(
         new = symmetry.act(read, v)
         return tuple(new[name] for name in counted)
 
-    return least_squares(moved, zero, None if reference is None else [reference[name] for name in counted])
+    return least_squares(moved, zero, None if reference is None else [reference[name] for name in counted], scale)
 
 
 def least_squares(
-    moved: Callable[[Tensor], tuple[Tensor, ...]], zero: Tensor, goals: Sequence[Tensor] | None = None
+    moved: Callable[[Tensor], tuple[Tensor, ...]],
+    zero: Tensor,
+    goals: Sequence[Tensor] | None = None,
+    scale: float = 0.0,
 ) -> tuple[Tensor, float]:
-    """Minimise Σ ‖θ(v) − goal‖² over v by conjugate gradients, from v = 0.
+    """Minimise Σ ‖θ(v) − goal‖² over v: by the normal equations if J is small, else by conjugate gradients from v = 0.
 
     Args:
         moved: θ(v), affine in v.
         zero: v = 0, float64.
         goals: one per tensor of θ; zero by default.
+        scale: smallest ‖θ(0)‖ to compare with.
 
     Returns:
         v and ‖θ(v) − θ(0)‖/‖θ(0)‖. Directions that move nothing stay at 0.
     """
+    if zero.shape[0] ** 2 <= _DENSE:
+        base = moved(zero)
+        if zero.shape[0] * sum(b.numel() for b in base) <= _DENSE:
+            return _dense(moved, zero, base, goals, scale)
     base, pull = torch.func.vjp(moved, zero)[:2]
     size = torch.stack([b.square().sum() for b in base]).sum().sqrt()
     apart = base if goals is None else tuple(b - g for b, g in zip(base, goals, strict=True))
@@ -71,8 +85,8 @@ def least_squares(
     remainder = -pull(apart)[0]
     direction = remainder.clone()
     energy = remainder @ remainder
-    scale = max(float(size), float(torch.stack([a.square().sum() for a in apart]).sum().sqrt()))
-    goal = max(1e-26 * float(energy), 1e-28 * scale**2)
+    largest = max(float(size), float(torch.stack([a.square().sum() for a in apart]).sum().sqrt()))
+    goal = max(1e-26 * float(energy), 1e-28 * largest**2)
     for _ in range(4 * zero.shape[0] + 50):
         if float(energy) <= goal or float(energy) == 0.0:
             break
@@ -87,7 +101,32 @@ def least_squares(
         direction = remainder + new / energy * direction
         energy = new
     step = torch.stack([p.square().sum() for p in push(v)]).sum().sqrt()
-    return v, float(step / size) if float(size) > 0 else float(step)
+    return v, _relative(float(step), float(size), scale)
+
+
+def _dense(
+    moved: Callable[[Tensor], tuple[Tensor, ...]],
+    zero: Tensor,
+    base: tuple[Tensor, ...],
+    goals: Sequence[Tensor] | None,
+    scale: float,
+) -> tuple[Tensor, float]:
+    """The same from the whole matrix J, one column for each coordinate."""
+    n = zero.shape[0]
+    columns = torch.func.vmap(moved)(torch.eye(n, dtype=zero.dtype, device=zero.device))
+    jacobian = torch.cat([(c - b).reshape(n, -1) for c, b in zip(columns, base, strict=True)], dim=1)
+    apart = base if goals is None else tuple(b - g for b, g in zip(base, goals, strict=True))
+    right = -jacobian @ torch.cat([a.reshape(-1) for a in apart])
+    values, vectors = torch.linalg.eigh(jacobian @ jacobian.mT)
+    inverse = torch.where(values > 1e-14 * values[-1], values.reciprocal(), 0.0)
+    v = vectors @ (inverse * (vectors.mT @ right))
+    size = float(torch.stack([b.square().sum() for b in base]).sum().sqrt())
+    return v, _relative(float((v @ jacobian).norm()), size, scale)
+
+
+def _relative(step: float, size: float, scale: float) -> float:
+    size = max(size, scale)
+    return step / size if size > 0 else step
 
 
 def _kernel(
