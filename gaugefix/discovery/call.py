@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,21 +52,21 @@ def as_value(item: Any) -> Value:
 
 def bind(node: fx.Node, args: Any, kwargs: Any) -> Call:
     """Name the arguments of a call by its schema, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    arguments: dict[str, Any] = dict(kwargs)
-    if schema is not None:
-        for k, argument in enumerate(schema.arguments):
-            if k < len(args):
-                arguments[argument.name] = args[k]
-            elif argument.name not in arguments and argument.has_default_value():
-                arguments[argument.name] = argument.default_value
-    name = str(node.target)
-    parts = name.split(".")
-    packet = ".".join(parts[:2]) if len(parts) >= 2 else name
+    packet, names, defaults = _signature(node.target)
+    arguments: dict[str, Any] = {**defaults, **kwargs, **dict(zip(names, args, strict=False))}
     meta = node.meta.get("val")
     results = meta if isinstance(meta, (list, tuple)) else [meta]
     shapes = tuple(tuple(int(d) for d in m.shape) if isinstance(m, Tensor) else () for m in results)
     return Call(node, packet, arguments, list(args), shapes)
+
+
+@cache
+def _signature(target: Any) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """Packet of an operation, the names of its arguments in order, and their defaults."""
+    schema = getattr(target, "_schema", None)
+    arguments = () if schema is None else schema.arguments
+    defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    return ".".join(str(target).split(".")[:2]), tuple(argument.name for argument in arguments), defaults
 
 
 def convolution_layout(node: fx.Node) -> tuple[int, bool, bool]:

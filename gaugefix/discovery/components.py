@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from gaugefix.discovery.grouping import distinct_rows, rank, same_lines
 from gaugefix.discovery.labels import FIXED, LINEAR, NOTHING, TURN, ZERO, Labels
 
 Ints = NDArray[np.int64]
@@ -76,7 +76,9 @@ def _join(labels: Labels, edges: Edges) -> Components:
     found: Ints = np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
     direct, mirrored = found[:n], found[n:]
     root = np.minimum(direct, mirrored)
-    of: Ints = np.asarray(np.unique(root, return_inverse=True)[1], dtype=np.int64)
+    occurs = np.zeros(int(found.max()) + 1, np.int64)
+    occurs[root] = 1
+    of: Ints = (np.cumsum(occurs) - 1)[root]
     signs: Ints = np.where(direct <= mirrored, 1, -1).astype(np.int64)
     size = int(of.max()) + 1
     selfdual = np.zeros(size, bool)
@@ -84,7 +86,7 @@ def _join(labels: Labels, edges: Edges) -> Components:
     allowed = np.full(size, LINEAR, np.int64)
     allowed[of[FIXED]] = NOTHING
     for which, actions in labels.allowed:
-        np.bitwise_and.at(allowed, of[which], actions)
+        allowed[of[which]] &= actions
     key = np.zeros(size, np.int64)
     for which, hashes in labels.fibres:
         np.add.at(key, of[which], hashes)
@@ -145,45 +147,39 @@ def toruses(labels: Labels, found: Components, free: NDArray[np.bool_]) -> list[
         return []
     r, a, b = (np.concatenate([p[k] for p in labels.products]) for k in range(3))
     ends = np.stack([found.of[x] for x in (r, a, b)], axis=1)
-    weights = np.stack([found.sign[r], -found.sign[a], -found.sign[b]], axis=1) * free[ends]
+    some = free[ends].any(1)  # a fixed channel ties nothing together
+    ends, r, a, b = ends[some], r[some], a[some], b[some]
+    moving = free[ends]
+    if not len(ends):
+        return []
+    weights = np.stack([found.sign[r], -found.sign[a], -found.sign[b]], axis=1) * moving
     joined = np.concatenate([ends[:, [0, 1]], ends[:, [0, 2]], ends[:, [1, 2]]])
-    joined = joined[free[joined].all(1)]  # a fixed channel ties nothing together
+    joined = joined[free[joined].all(1)]
     graph = coo_matrix((np.ones(len(joined), np.int8), (joined[:, 0], joined[:, 1])), shape=(found.count,) * 2)
     system = np.asarray(connected_components(graph, directed=False)[1], np.int64)
-    members = np.unique(ends[free[ends]])
-    if not members.size:
-        return []
-    members = members[np.lexsort((members, system[members]))]
+    occurs = np.zeros(found.count, bool)
+    occurs[ends[moving]] = True
+    members = np.flatnonzero(occurs)
+    members = members[np.argsort(system[members], kind="stable")]
     place = np.zeros(found.count, np.int64)
-    own = _pieces(members, system[members])
-    for group in own:
-        place[group] = np.arange(len(group))
-    first = np.where(free[ends].any(1), np.argmax(free[ends], axis=1), 0)
-    at = np.where(free[ends].any(1), system[ends[np.arange(len(ends)), first]], -1)
-    rows = np.stack([place[ends] * (weights != 0), weights], axis=2).reshape(len(ends), -1)
-    table = np.unique(np.concatenate([at[:, None], rows], axis=1), axis=0)
-    by_system = {int(part[0, 0]): part[:, 1:].tobytes() for part in _pieces(table, table[:, 0])}
-    forms: dict[tuple[int, bytes], list[Ints]] = {}
-    for group in own:
-        forms.setdefault((len(group), by_system[int(system[group[0]])]), []).append(group)
+    place[members] = rank(system[members])
+    at = system[ends[np.arange(len(ends)), np.argmax(moving, axis=1)]]
+    lines = np.stack([place[ends] * (weights != 0), weights], axis=2).reshape(len(ends), -1)
+    table = distinct_rows(np.concatenate([at[:, None], lines], axis=1))
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(system[members]) != 0, [True]]))
     result = []
-    for (size, pattern), groups in forms.items():
-        equations = []
-        for line in np.frombuffer(pattern, np.int64).reshape(-1, 3, 2):
+    for alike in same_lines(table[:, 0], table[:, 1:]):
+        begin, size = starts[alike], int(starts[alike[0] + 1] - starts[alike[0]])
+        equations = set()
+        for line in table[table[:, 0] == system[members[begin[0]]], 1:].reshape(-1, 3, 2):
             row = [0] * size
             for position, weight in line:
                 row[position] += int(weight)
-            equations.append(tuple(row))
-        exponents = np.array(_null_space(tuple(sorted(set(equations))), size), np.int64).reshape(size, -1)
+            equations.add(tuple(row))
+        exponents = np.array(_null_space(tuple(sorted(equations)), size), np.int64).reshape(size, -1)
         if exponents.any():
-            result.append(Torus(np.stack(groups), exponents))
+            result.append(Torus(members[begin[:, None] + np.arange(size)], exponents))
     return result
-
-
-def _pieces(rows: Ints, key: Ints) -> list[Ints]:
-    """Cut where the key changes (``np.split``, without its cost per piece)."""
-    cuts = [0, *(np.flatnonzero(np.diff(key)) + 1).tolist(), len(rows)]
-    return [rows[begin:end] for begin, end in pairwise(cuts)] if len(rows) else []
 
 
 def _null_space(rows: tuple[tuple[int, ...], ...], n: int) -> tuple[tuple[int, ...], ...]:

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gaugefix.discovery.grouping import distinct, distinct_pairs
+
 Ints = NDArray[np.int64]
 
 MIX, SCALE, SIGN, PERMUTE, TURN = 1, 2, 4, 8, 16
@@ -89,13 +91,13 @@ class Labels:
 
     def plane(self, a: Tensor, b: Tensor) -> None:
         """Pairs of channels that rotary positions turn: both scale alike, and may turn by the same angle."""
-        pairs = np.unique(np.stack([x.ravel() for x in np.broadcast_arrays(a.numpy(), b.numpy())]), axis=1)
+        pairs = np.stack(distinct_pairs(*(x.ravel() for x in np.broadcast_arrays(a.numpy(), b.numpy()))))
         pairs = pairs[:, (pairs > ZERO).any(0)]
         self.planes.append((pairs[0], pairs[1]))
 
     def centre(self, labels: Tensor) -> None:
         """A norm subtracts the mean over these channels: only what keeps the ones commutes with it."""
-        self.centred.append(np.unique(labels.numpy()))
+        self.centred.append(distinct(labels.numpy()))
 
     def gain(self, out: Tensor, normalized: Tensor, name: str) -> None:
         """``out`` is ``normalized`` times the gain ``name``: it moves by γRγ⁻¹ where the other moves by R."""
@@ -104,11 +106,11 @@ class Labels:
 
     def consume(self, labels: Tensor) -> None:
         """Somebody reads these channels (others belong to entries that are never used)."""
-        self.consumed.append(np.unique(labels.numpy()))
+        self.consumed.append(distinct(labels.numpy()))
 
     def restrict(self, labels: Tensor, actions: int, reason: str) -> None:
         """Allow no more than ``actions`` on these channels."""
-        found = np.unique(labels.numpy())
+        found = distinct(labels.numpy())
         found = found[found > ZERO]
         if found.size:
             self.allowed.append((found, actions))
@@ -158,7 +160,8 @@ class Labels:
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """Labels of the product of two channels: scales multiply, nothing mixes."""
         left, right = np.broadcast_arrays(a.numpy(), b.numpy())
-        pairs, inverse = np.unique(np.stack([left.ravel(), right.ravel()]), axis=1, return_inverse=True)
+        codes, inverse = np.unique(left.ravel() << 32 | right.ravel(), return_inverse=True)
+        pairs = np.stack([codes >> 32, codes & 0xFFFFFFFF])
         result = self.fresh(pairs.shape[1]).numpy().copy()
         result[(pairs == ZERO).any(0)] = ZERO
         keep = result != ZERO
@@ -175,8 +178,7 @@ class Labels:
         left, right = (x.ravel() for x in np.broadcast_arrays(*_without_repeats(a, b)))
         keep = (left != ZERO) & (right != ZERO) & ((left != right) | (sign < 0))
         if keep.any():
-            pairs = np.unique(np.stack([left[keep], right[keep]]), axis=1)
-            self.edges.append((pairs[0], pairs[1], sign))
+            self.edges.append((*distinct_pairs(left[keep], right[keep]), sign))
 
 
 def _rank(labels: Ints) -> Ints:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gaugefix.discovery.components import Components, components, toruses
+from gaugefix.discovery.grouping import alike, distinct
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import MIX, PERMUTE, SCALE, SIGN, Labels
 from gaugefix.errors import SymmetryError
@@ -57,17 +58,23 @@ class Reader:
         self.orient = np.ones(size, np.int64)
         random = np.random.default_rng(1)
         first = np.full(size, np.iinfo(np.int64).max)
-        self.by_slot = []
+        by_slot = []
         for slot in self.slots:
-            labels = np.unique(slot.labels)
-            inside = np.unique(self.found.of[labels])
-            self.by_slot.append(inside)
+            labels = distinct(slot.labels)
+            inside = distinct(self.found.of[labels])
+            by_slot.append(inside)
             self.signature[inside] += random.integers(1, 2**62)
             if not slot.buffer:
                 self.touched[inside] = True
                 np.minimum.at(first, self.found.of[labels], labels)
         known = first < np.iinfo(np.int64).max
         self.orient[known] = self.found.sign[first[known]]
+        component = np.concatenate([np.zeros(0, np.int64), *by_slot])
+        order = np.argsort(component, kind="stable")
+        self._slot = np.repeat(np.arange(len(by_slot)), [len(inside) for inside in by_slot])[order]
+        self._where = np.searchsorted(component[order], np.arange(size + 1))
+        self._coordinate = np.full(size, -1, np.int64)
+        self._exponent = np.zeros(size, np.int64)
 
     def symmetry(self, kind: str, group: Group, members: Ints, exponents: Ints) -> LinearSymmetry:
         """Build a symmetry.
@@ -78,33 +85,37 @@ class Reader:
             members: (coordinates, k) components of every coordinate of the group.
             exponents: (coordinates, k) powers by which they scale, 0 for those that do not.
         """
-        coordinate = np.full(self.found.count, -1, np.int64)
-        exponent = np.zeros(self.found.count, np.int64)
         for column, powers in zip(members.T, exponents.T, strict=True):
             moving = np.flatnonzero(powers)
-            coordinate[column[moving]] = moving
-            exponent[column[moving]] = powers[moving]
+            self._coordinate[column[moving]] = moving
+            self._exponent[column[moving]] = powers[moving]
         legs: list[Leg] = []
-        for slot, inside in zip(self.slots, self.by_slot, strict=True):
-            if (coordinate[inside] >= 0).any():
-                legs += self._legs(slot, coordinate, exponent, isinstance(group, Permutations))
+        for k in self._slots_of(members[exponents != 0]):
+            legs += self._legs(self.slots[k], isinstance(group, Permutations))
+        self._coordinate[members], self._exponent[members] = -1, 0
         return LinearSymmetry(self._name(kind, legs), self.exactness, acting=group, legs=tuple(legs))
 
-    def simple(self, kind: str, group: Group, members: list[int]) -> LinearSymmetry:
+    def simple(self, kind: str, group: Group, members: Ints) -> LinearSymmetry:
         """One component per coordinate, turned so that the earliest parameter is a vector."""
-        column = np.array(members, np.int64)[:, None]
+        column = members[:, None]
         return self.symmetry(kind, group, column, self.orient[column])
 
     def blocks(self, kind: str, group: Group, members: Ints) -> LinearSymmetry:
         """Whole blocks: (coordinates, k) components of every block, all of which move alike."""
         return self.symmetry(kind, group, members, np.ones_like(members))
 
-    def _legs(self, slot: Slot, coordinate: Ints, exponent: Ints, places_only: bool) -> Iterable[Leg]:
+    def _slots_of(self, members: Ints) -> list[int]:
+        """Slots in which some of these components occur."""
+        begin, count = self._where[members], self._where[members + 1] - self._where[members]
+        inside = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(count.sum())
+        return list(np.unique(self._slot[inside]))
+
+    def _legs(self, slot: Slot, places_only: bool) -> Iterable[Leg]:
         of = self.found.of[slot.labels]
-        power = exponent[of] * self.found.sign[slot.labels] * slot.power
+        power = self._exponent[of] * self.found.sign[slot.labels] * slot.power
         if places_only:
             power = np.ones_like(of)
-        index = coordinate[of]
+        index = self._coordinate[of]
         for p in np.unique(power[index >= 0]):
             if p == 0:
                 continue
@@ -155,27 +166,24 @@ def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness, discrete:
     return symmetries + (_permutations(reader, ctx.labels, mixed) if discrete else [])
 
 
-def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetry], list[int]]:
+def _mixing(reader: Reader, free: NDArray[np.bool_]) -> tuple[list[LinearSymmetry], Ints]:
     """GL(n) and O(n) blocks: components with equal keys; blocks with equal legs are batched."""
     found = reader.found
-    blocks: dict[tuple[bool, int, int], list[int]] = {}
-    for c in np.flatnonzero(free & ((found.allowed & MIX) > 0)):
-        blocks.setdefault((bool(found.selfdual[c]), int(found.key[c]), int(reader.signature[c])), []).append(int(c))
-    batches: dict[tuple[bool, int, int], list[list[int]]] = {}
-    for (selfdual, _, signature), members in blocks.items():
-        if len(members) > 1:
-            batches.setdefault((selfdual, len(members), signature), []).append(members)
-    symmetries, used = [], []
+    mixing = np.flatnonzero(free & ((found.allowed & MIX) > 0))
+    blocks = alike(found.selfdual[mixing], found.key[mixing], reader.signature[mixing], least=2)
+    batches: dict[tuple[bool, int, int], list[Ints]] = {}
+    for members in (mixing[block] for block in blocks):
+        kind = bool(found.selfdual[members[0]]), len(members), int(reader.signature[members[0]])
+        batches.setdefault(kind, []).append(members)
+    symmetries, used = [], [np.zeros(0, np.int64)]
     for (selfdual, n, _), batch in batches.items():
         group: Group = Orthogonal(n, len(batch)) if selfdual else GeneralLinear(n, len(batch))
         try:
-            symmetries.append(
-                reader.simple("rotation" if selfdual else "mixing", group, [c for members in batch for c in members])
-            )
+            symmetries.append(reader.simple("rotation" if selfdual else "mixing", group, np.concatenate(batch)))
         except SymmetryError:
             continue  # coordinates do not occur equally often in some leg: they can still be scaled one by one
-        used += [c for members in batch for c in members]
-    return symmetries, used
+        used += batch
+    return symmetries, np.concatenate(used)
 
 
 def _planes(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
@@ -186,7 +194,7 @@ def _planes(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
     for signature in np.unique(reader.signature[planes[:, 0]]):
         batch = planes[reader.signature[planes[:, 0]] == signature]
         try:
-            symmetries.append(reader.simple("planes", ComplexScaling(len(batch)), batch.ravel().tolist()))
+            symmetries.append(reader.simple("planes", ComplexScaling(len(batch)), batch.ravel()))
         except SymmetryError:
             continue  # the channels of a plane do not occur equally often in some leg
     return symmetries
@@ -197,14 +205,14 @@ def _scalings(reader: Reader, free: NDArray[np.bool_]) -> list[LinearSymmetry]:
     found = reader.found
     scale = free & ((found.allowed & SCALE) > 0) & ~found.selfdual
     sign = free & ((found.allowed & SIGN) > 0)
-    groups: dict[tuple[str, int], list[int]] = {}
-    for c in np.flatnonzero(scale | sign):
-        kind = ("signed" if sign[c] else "scale") if scale[c] else "sign"
-        groups.setdefault((kind, int(reader.signature[c])), []).append(int(c))
-    return [
-        reader.simple("sign" if kind == "sign" else "scale", _diagonal(kind, len(units)), units)
-        for (kind, _), units in groups.items()
-    ]
+    symmetries = []
+    moving = np.flatnonzero(scale | sign)
+    for group in alike(scale[moving], sign[moving], reader.signature[moving]):
+        units = moving[group]
+        kind = ("signed" if sign[units[0]] else "scale") if scale[units[0]] else "sign"
+        name = "sign" if kind == "sign" else "scale"
+        symmetries.append(reader.simple(name, _diagonal(kind, len(units)), units))
+    return symmetries
 
 
 def _diagonal(kind: str, n: int) -> Group:
@@ -263,15 +271,11 @@ def _permutations(reader: Reader, labels: Labels, mixed: NDArray[np.bool_]) -> l
     inside = np.zeros(found.count, bool)
     inside[found.of[np.flatnonzero(mixed[reader.found.of])]] = True
     free = whole.touched & consumed & ((found.allowed & PERMUTE) > 0) & ~inside
-    blocks: dict[tuple[int, int], list[int]] = {}
-    for c in np.flatnonzero(free):
-        blocks.setdefault((int(found.key[c]), int(whole.signature[c])), []).append(int(c))
+    units = np.flatnonzero(free)
     symmetries = []
-    for units in blocks.values():
-        if len(units) > 1:
-            try:
-                group = Permutations(len(units))
-                symmetries.append(whole.simple("permutation", group, units))
-            except SymmetryError:
-                continue  # some unit occurs more often than another
+    for block in alike(found.key[units], whole.signature[units], least=2):
+        try:
+            symmetries.append(whole.simple("permutation", Permutations(len(block)), units[block]))
+        except SymmetryError:
+            continue  # some unit occurs more often than another
     return symmetries

@@ -128,19 +128,20 @@ class Leg:
     def _group(self, n: int) -> tuple[Index, Index]:
         flat = self.index.reshape(-1)
         where = np.flatnonzero(flat >= 0)
-        order = where[np.lexsort((where, flat[where]))]
+        order = where[np.argsort(flat[where], kind="stable")]
         coordinates, counts = np.unique(flat[where], return_counts=True)
-        rows: list[Index] = []
-        blocks: list[Index] = []
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        for block in np.unique(coordinates // n):
-            inside = np.flatnonzero(coordinates // n == block)
-            copies = counts[inside]
-            if len(inside) != n or (copies != copies[0]).any():
-                raise SymmetryError(
-                    f"Expected every coordinate of block {block} equally often in '{self.parameter}', got counts "
-                    f"{copies.tolist()[:8]}. Such an axis can only be scaled."
-                )
-            rows.append(order[starts[inside][None, :] + np.arange(copies[0])[:, None]])
-            blocks.append(np.full(copies[0], block))
-        return np.concatenate(rows), np.concatenate(blocks)
+        starts = np.cumsum(counts) - counts
+        names, sizes = np.unique(coordinates // n, return_counts=True)
+        uneven = sizes != n
+        if not uneven.any():
+            uneven = (counts.reshape(-1, n) != counts[::n, None]).any(1)
+        if uneven.any():
+            block = int(names[np.argmax(uneven)])
+            raise SymmetryError(
+                f"Expected every coordinate of block {block} equally often in '{self.parameter}', got counts "
+                f"{counts[coordinates // n == block].tolist()[:8]}. Such an axis can only be scaled."
+            )
+        copies = counts[::n]
+        row = np.repeat(np.arange(len(names)), copies)
+        copy = np.arange(len(row)) - np.repeat(np.cumsum(copies) - copies, copies)
+        return order[starts.reshape(-1, n)[row] + copy[:, None]], names[row]

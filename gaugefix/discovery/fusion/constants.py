@@ -19,11 +19,18 @@ class Constants:
     Floating-point buffers may change during training, so they count as constants without a value: they are drawn at
     random, once. What then holds for the result (two equal entries, say) holds for every value of the buffers, up to
     chance.
+
+    Args:
+        capture: the graph.
+        fixed: nodes that depend neither on inputs nor on parameters.
+        changed: nodes that share memory with what is changed in place.
+        alike: a number for each node of ``fixed``, the same for those that are computed in the same way.
     """
 
     capture: Capture
     fixed: set[fx.Node] = field(default_factory=set)
     changed: set[fx.Node] = field(default_factory=set)
+    alike: dict[fx.Node, int] = field(default_factory=dict)
     _values: dict[fx.Node, Any] = field(default_factory=dict)
     _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
@@ -31,6 +38,7 @@ class Constants:
         for node in self.capture.graph.nodes:
             if node.op == "call_function" and is_mutable(node):
                 self.changed |= aliases(node)
+        numbers: dict[str, int] = {}
         given = {*self.capture.buffers, *self.capture.constants}
         for node in self.capture.graph.nodes:
             if node.op == "placeholder":
@@ -42,6 +50,13 @@ class Constants:
                 constant = constant and all(source in self.fixed for source in node.all_input_nodes)
             if constant and node not in self.changed:
                 self.fixed.add(node)
+                self.alike[node] = numbers.setdefault(self._recipe(node), len(numbers))
+
+    def _recipe(self, node: fx.Node) -> str:
+        if node.op != "call_function":
+            return str(node.target)
+        args = fx.node.map_arg((node.args, dict(node.kwargs)), lambda source: f"%{self.alike[source]}")
+        return f"{node.target}{args}"
 
     def value(self, node: fx.Node) -> Any:
         """The value of a node of :attr:`fixed`, on the CPU.

@@ -112,10 +112,12 @@ def _scrambled(value: Any, generator: torch.Generator) -> Any:
 def _signature(region: Region, constants: Constants) -> tuple[Any, ...]:
     names: dict[fx.Node, Any] = {region.root: "root"}
     for k, node in enumerate(region.nodes):
+        given = (source for source in node.all_input_nodes if source in constants.fixed)
+        names.update((source, f"constant {constants.alike[source]}") for source in given)
         names[node] = k
     shape = tuple(region.root.meta["val"].shape)
     lines = []
     for node in region.nodes:
-        args = fx.node.map_arg((node.args, dict(node.kwargs)), lambda source: f"%{names.get(source, source.name)}")
+        args = fx.node.map_arg((node.args, dict(node.kwargs)), lambda source: f"%{names[source]}")
         lines.append(f"{node.target}{args}")
     return (id(constants.capture), shape, *lines)
