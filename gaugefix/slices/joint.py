@@ -15,13 +15,23 @@ from torch import Tensor
 
 from gaugefix.errors import ConvergenceWarning
 from gaugefix.groups import GeneralLinear
+from gaugefix.slices.affine_gauge import affine_step
 from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.blocks import Blocks
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.term import Moments
-from gaugefix.symmetry import PARAMETER, Add, GaugeGroup, LinearSymmetry, ResidualRotation, ShiftSymmetry, Symmetry
+from gaugefix.symmetry import (
+    PARAMETER,
+    Add,
+    GaugeGroup,
+    LinearSymmetry,
+    ReaderKernel,
+    ResidualRotation,
+    ShiftSymmetry,
+    Symmetry,
+)
 
 Steps = list[tuple[str, Tensor]]
 
@@ -51,6 +61,7 @@ class Joint:
         self.blocks = Blocks(mixing, _shifted(self.affine))
         self.names = list(dict.fromkeys(name for s in (*mixing, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
+        self.rooted = _rooted(self.affine)
         self.scale = 0.0
         self.unreached: set[str] = set()
         self.scalings_only = not self.names
@@ -154,7 +165,11 @@ class Joint:
     def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
         largest = 0.0
         for s in self.affine:
-            value, size = least_norm(s, work, scale=self.scale)
+            if s.name in self.rooted:
+                value = affine_step(s, work)[0]
+                size = float(value.norm()) / self.scale if self.scale else 0.0
+            else:
+                value, size = least_norm(s, work, scale=self.scale)
             if size > 0.0:
                 work.update(s.act(work, value))
                 steps.append((s.name, value))
@@ -202,6 +217,15 @@ def _shifted(affine: Iterable[Symmetry]) -> set[str]:
     """Biases that shift freely."""
     shifts = [s for s in affine if isinstance(s, ShiftSymmetry)]
     return {leg.parameter for s in shifts for leg in s.legs if isinstance(leg, Add)}
+
+
+def _rooted(affine: Iterable[Symmetry]) -> set[str]:
+    """Shifts of norms whose readers have a kernel: β goes into the biases of the readers.
+
+    β and the kernels meet in Σβ/γ times the kernel's coordinate; the least norm over both has several minima.
+    """
+    read = {s.shift for s in affine if isinstance(s, ReaderKernel)}
+    return {s.name for s in affine if isinstance(s, ShiftSymmetry) and read & set(s.parameters)}
 
 
 def _size(tensors: Iterable[Tensor]) -> float:
