@@ -38,8 +38,8 @@ class MinimalNorm(Slice):
 
     Diagonal groups are balanced together (:class:`Balance`); a GL block is solved in closed form
     (:func:`balance_blocks`); shifts and kernels by an orthogonal projection (:func:`least_norm`). Where several kinds
-    couple, they alternate until nothing moves. One shift is fixed otherwise: where readers of a layer norm have a kernel,
-    its β goes into their biases, for over both together the norm has several minima.
+    couple, they alternate until nothing moves. One shift is fixed otherwise: where readers of a layer norm have a
+    kernel, its β goes into their biases, for over both together the norm has several minima.
 
     Args:
         tolerance: largest |log λ| (or relative step of the other kinds) that is left.

@@ -66,7 +66,7 @@ def test_the_shift_of_a_norm_goes_into_the_biases_of_its_readers():
     net, gauge, batch = build("normed")
     weight, bias, shift = (p.detach().clone() for p in (net[2].weight, net[2].bias, net[1].bias))
     before = net(batch)
-    project_(net, gauge.select(lambda s: isinstance(s, ShiftSymmetry) or isinstance(s, ReaderKernel)), TIGHT)
+    project_(net, gauge.select(lambda s: isinstance(s, (ShiftSymmetry, ReaderKernel))), TIGHT)
     torch.testing.assert_close(net[1].bias.detach(), torch.zeros_like(shift), rtol=0, atol=1e-12)
     torch.testing.assert_close(net[2].bias.detach(), bias + weight @ shift, rtol=0, atol=1e-12)
     n = net[1].weight.detach().reciprocal()
