@@ -1,11 +1,13 @@
 """What every slice promises: names, and no action on parameters that are not finite."""
 
+import copy
+
 import pytest
 import torch
 
 from gaugefix import drift, project_
 from gaugefix.errors import NonFiniteError, SliceError
-from gaugefix.slices import MinimalNorm, Slice, UnitNorm, get_slice, register_slice, slice_names
+from gaugefix.slices import MinimalNorm, Reference, Slice, UnitNorm, get_slice, register_slice, slice_names
 from gaugefix.symmetry import Element
 from tests.slices.small_nets import build, loss
 from tests.transport.fingerprint import fingerprint
@@ -53,6 +55,7 @@ def test_parameters_that_are_not_finite_are_refused_and_nothing_changes(name, ki
     optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)
     loss(net, batch).backward()
     optimizer.step()
+    slice = Reference(copy.deepcopy(net)) if kind == "reference" else kind
     moved = {parameter for s in gauge.applied if s.group.dimension for parameter in s.parameters}
     for parameter, target in net.named_parameters():
         good = target.detach().clone()
@@ -60,7 +63,7 @@ def test_parameters_that_are_not_finite_are_refused_and_nothing_changes(name, ki
             with torch.no_grad():
                 target.view(-1)[k % target.numel()] = value
             before = fingerprint(net, optimizer)
-            for action in (lambda: project_(net, gauge, kind, [optimizer]), lambda: drift(net, gauge, kind)):
+            for action in (lambda: project_(net, gauge, slice, [optimizer]), lambda: drift(net, gauge, slice)):
                 with pytest.raises(NonFiniteError, match=f"Expected finite values for '{parameter}', got 1 NaN or inf"):
                     action()
                 assert fingerprint(net, optimizer) == before
