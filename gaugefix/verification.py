@@ -26,11 +26,14 @@ class Check:
         error: largest relative change of any output, ‖y′ − y‖/‖y‖, over modes, shapes and draws.
         control: smallest relative change when one of the moved parameters is left behind (it must be large);
             ``nan`` if only one parameter moves.
+        unseen: parameters whose motion alone changes no output. Nobody reads them, or they move along another
+            symmetry: a key bias may move by anything. Where several symmetries meet, this is no fault.
     """
 
     symmetry: str
     error: float
     control: float
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Verification:
 
     @property
     def ineffective(self) -> tuple[str, ...]:
-        """Symmetries whose control did not change the output: a leg that moves something nobody reads."""
-        return tuple(check.symmetry for check in self.checks if check.control < 1e3 * self.tolerance)
+        """Symmetries whose control did not change the output: a leg moves something that is :attr:`Check.unseen`."""
+        return tuple(check.symmetry for check in self.checks if check.unseen)
 
     def __str__(self) -> str:
         lines = [f"{c.symmetry}: error {c.error:.1e}, control {c.control:.1e}" for c in self.checks]
@@ -100,7 +103,9 @@ def verify(
                 f"{', '.join(symmetry.parameters)}), got a relative change of {error:.1e}. This symmetry is false for "
                 "the model: leave it out with gauge.select and report the operation."
             )
-        checks.append(Check(symmetry.name, error, _control(trial, gauge, alone)))
+        controls = _controls(trial, gauge, alone)
+        unseen = tuple(name for name, change in controls.items() if change < 1e3 * tolerance)
+        checks.append(Check(symmetry.name, error, min(controls.values(), default=float("nan")), unseen))
     if not checks[0].error <= tolerance * max(1, len(gauge.applied)) ** 0.5:
         raise VerificationError(
             f"Expected unchanged outputs for all symmetries together, got a relative change of {checks[0].error:.1e}. "
@@ -131,10 +136,10 @@ def _error(trial: Trial, gauge: GaugeGroup, element: Element) -> float:
     return max(worst, trial.change(_moved(trial, gauge, Element(exact)), dropout=True))
 
 
-def _control(trial: Trial, gauge: GaugeGroup, element: Element) -> float:
-    """Smallest relative change when one of the moved parameters is left behind."""
+def _controls(trial: Trial, gauge: GaugeGroup, element: Element) -> dict[str, float]:
+    """The relative change when one of the moved parameters is left behind, for each; none if only one moves."""
     changed = _moved(trial, gauge, element)
     changed = {n: v for n, v in changed.items() if not torch.equal(v, trial.state[n])}
     if len(changed) < 2:
-        return float("nan")
-    return min(trial.change({n: v for n, v in changed.items() if n != left}, dropout=False) for left in changed)
+        return {}
+    return {left: trial.change({n: v for n, v in changed.items() if n != left}, dropout=False) for left in changed}

@@ -34,22 +34,24 @@ MANY = {"vocab_size": 31}
 with too few of them its parameters are not determined by what it does on all."""
 
 
-def _language(config: str, model: str, settings: dict[str, Any], fixed: dict[str, Any]) -> Callable[[], Toy]:
+def _language(
+    config: str, model: str, settings: dict[str, Any], fixed: dict[str, Any], attention: str = "sdpa"
+) -> Callable[[], Toy]:
     """A language model with every token and every position among its inputs."""
 
     def build() -> Toy:
-        net, _ = Entry(config, model, settings, fixed=fixed).build()
+        net, _ = Entry(config, model, settings, fixed=fixed).build(attention)
         return net, (torch.arange(6 * LENGTH).reshape(6, LENGTH) % settings["vocab_size"],)
 
     return build
 
 
-def _causal(name: str, **more: Any) -> Callable[[], Toy]:
-    return _language(f"{name}Config", f"{name}ForCausalLM", {**SIZES, **more}, CAUSAL)
+def _causal(name: str, attention: str = "sdpa", **more: Any) -> Callable[[], Toy]:
+    return _language(f"{name}Config", f"{name}ForCausalLM", {**SIZES, **more}, CAUSAL, attention)
 
 
-def _gpt(name: str, model: str, **more: Any) -> Callable[[], Toy]:
-    return _language(f"{name}Config", model, {**GPT2, **more}, CAUSAL)
+def _gpt(name: str, model: str, attention: str = "sdpa", **more: Any) -> Callable[[], Toy]:
+    return _language(f"{name}Config", model, {**GPT2, **more}, CAUSAL, attention)
 
 
 def _adapted() -> Toy:
@@ -79,6 +81,12 @@ TOYS: dict[str, Callable[[], Toy]] = {
     "Qwen3": _causal("Qwen3", num_key_value_heads=1, head_dim=4),
     "Falcon": _causal("Falcon", ffn_hidden_size=6, **MANY),
     "Falcon, tied": _causal("Falcon", ffn_hidden_size=6, tie_word_embeddings=True, **MANY),
+    "Falcon with ALiBi, eager": _causal(
+        "Falcon", "eager", ffn_hidden_size=6, alibi=True, parallel_attn=False, multi_query=False, bias=True
+    ),
+    "GPT-BigCode, eager": _gpt("GPTBigCode", "GPTBigCodeForCausalLM", "eager", tie_word_embeddings=False),
+    "Persimmon, eager": _causal("Persimmon", "eager", intermediate_size=6, **MANY),
+    "Cohere": _causal("Cohere", num_key_value_heads=1, intermediate_size=6, use_qk_norm=False, **MANY),
     "BERT": _language("BertConfig", "BertForMaskedLM", {**SIZES, "type_vocab_size": 1}, {}),
     "BERT, tied": _language(
         "BertConfig", "BertForMaskedLM", {**SIZES, "type_vocab_size": 1, "tie_word_embeddings": True}, {}

@@ -61,14 +61,18 @@ def fusions(capture: Capture) -> Fusions:
             if norm is not None and not constants.changed & {norm.root, *norm.nodes}:
                 found[node] = Fusion(name, norm, {})
     skipped: set[fx.Node] = set()
+    live = set(capture.nodes())
     for fusion in found.values():
-        skipped |= _unneeded(fusion.region)
+        skipped |= _unneeded(fusion.region, live)
     return Fusions(found, frozenset(skipped))
 
 
-def _unneeded(region: Region) -> set[fx.Node]:
-    """Nodes inside that are read inside only; the others are interpreted as well."""
+def _unneeded(region: Region, live: set[fx.Node]) -> set[fx.Node]:
+    """Nodes inside that are read inside only; the others are interpreted as well.
+
+    Whoever is not live (an assertion about a dtype) reads nothing.
+    """
     unneeded: set[fx.Node] = {region.end}
-    while more := [n for n in region.nodes if n not in unneeded and all(user in unneeded for user in n.users)]:
+    while more := [n for n in region.nodes if n not in unneeded and live & n.users.keys() <= unneeded]:
         unneeded.update(more)
     return unneeded - {region.end}
