@@ -47,7 +47,7 @@ def canonicalize(model: Model, gauge: GaugeGroup) -> Model:
         >>> all(torch.allclose(p, q, atol=1e-5) for p, q in pairs)
         True
     """
-    moved = Spectral(tolerance=1e-10).walk(gauge, gauge.check(model)).tensors
+    moved = Spectral(tolerance=1e-10).walk(gauge, gauge.check(model), whole=True).tensors
     form = copy.deepcopy(model)
     for name, tensor in gauge.check(form).items():
         tensor.copy_(moved[name])

@@ -12,7 +12,6 @@ from torch import Tensor
 from gaugefix.errors import SymmetryError
 from gaugefix.slices import Spectral
 from gaugefix.slices.alignment import Alignment
-from gaugefix.slices.unfixed import unfixed
 from gaugefix.symmetry import GaugeGroup
 
 if TYPE_CHECKING:
@@ -83,12 +82,14 @@ def distance(model_a: nn.Module, model_b: nn.Module, gauge: GaugeGroup) -> Dista
                 f"'{name}'. Compare checkpoints of one architecture."
             )
     slice = Spectral(_TOLERANCE)
-    here = slice.walk(gauge, gauge.check(model_a)).tensors
-    there = slice.walk(gauge, gauge.check(model_b)).tensors
+    here = slice.walk(gauge, gauge.check(model_a), whole=True).tensors
+    there = slice.walk(gauge, gauge.check(model_b), whole=True).tensors
     there = {name: tensor.to(here[name].device) for name, tensor in there.items()}
-    loose = tuple(dict.fromkeys((*unfixed(gauge.applied, here), *unfixed(gauge.applied, there))))
-    approach = Alignment(gauge, there, here, None if loose else ())
-    approach.run(tolerance=1e-6, rounds=100)
+    loose = tuple(dict.fromkeys((*slice.unfixed(gauge, here), *slice.unfixed(gauge, there))))
+    # what is not fixed keeps its neighbours from their canonical value; a stream's rotation has no such neighbour
+    free = [s.name for s in gauge.applied if loose and (s.name in loose or not s.conditional)]
+    approach = Alignment(gauge, there, here, free)
+    approach.run(tolerance=1e-6, rounds=300 if loose else 20)
     return _compare({**first, **here}, {**second, **approach.tensors}, first, loose)
 
 

@@ -24,6 +24,7 @@ from gaugefix.slices.least_norm import is_statistic, least_squares
 from gaugefix.slices.stream import generic_weights
 from gaugefix.slices.trail import Trail
 from gaugefix.symmetry import Absorb, AbsorbAlong, Add, Derive, ReaderKernel, ShiftSymmetry, Symmetry, WriterKernel
+from gaugefix.symmetry.leg import Index
 
 _SWEEPS = 50
 
@@ -77,6 +78,11 @@ def _shift(symmetry: ShiftSymmetry, tensors: Mapping[str, Tensor]) -> tuple[Tens
     size = 0.0
     for name in names:
         legs = [leg for leg in sources if leg.parameter == name]
+        plain = _plain(legs, symmetry, free)
+        if plain is not None:
+            part, reached, step = _means(goals[name] - read[name], plain, zero)
+            value, free, size = value + part, free & ~reached, max(size, step / max(float(read[name].norm()), 1e-300))
+            continue
 
         def moved(v: Tensor, legs: list[Add | Absorb] = legs) -> tuple[Tensor]:
             return (_with_shift(legs, read, symmetry.shifts(read, v)),)
@@ -93,6 +99,27 @@ def _shift(symmetry: ShiftSymmetry, tensors: Mapping[str, Tensor]) -> tuple[Tens
         part, step = least_squares(within, zero[where], [goals[name]])
         value, free, size = value.index_add(0, where, part), free & ~reached, max(size, step)
     return value, size
+
+
+def _plain(legs: Sequence[Add | Absorb], symmetry: ShiftSymmetry, free: Tensor) -> Index | None:
+    """The index of a parameter that gets free coordinates as they are, none of which is fixed yet."""
+    if len(legs) > 1 or not isinstance(legs[0], Add) or len(legs[0].form.terms) > 1:
+        return None
+    coefficient, index = legs[0].form.terms[0]
+    known = np.append(free.cpu().numpy(), True)  # index −1 finds the last one
+    inside = bool((index < symmetry.acting.n).all()) and bool(known[index].all())
+    return index if coefficient == 1.0 and inside else None
+
+
+def _means(missing: Tensor, index: Index, zero: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Least squares for one coordinate per entry: means; which coordinates occur, and the norm of the step."""
+    n = zero.shape[0]
+    where = torch.from_numpy(np.where(index < 0, n, index)).to(missing.device)
+    where = where.reshape((1,) * (missing.ndim - where.ndim) + where.shape).expand(missing.shape).reshape(-1)
+    total = zero.new_zeros(n + 1).index_add_(0, where, missing.reshape(-1))[:n]
+    count = zero.new_zeros(n + 1).index_add_(0, where, torch.ones_like(missing).reshape(-1))[:n]
+    part = total / count.clamp_min(1.0)
+    return part, count > 0.0, float((part.square() * count).sum().sqrt())
 
 
 def _with_shift(legs: Sequence[Add | Absorb], read: Mapping[str, Tensor], t: Tensor) -> Tensor:

@@ -124,7 +124,8 @@ class Alignment:
         if isinstance(group, ComplexScaling):
             return nearest_planes(symmetry, tensors, goal, compact=not whole)
         if isinstance(group, GeneralLinear) and whole:
-            return nearest_blocks(*second_moments(symmetry, tensors), *cross_sums(symmetry, tensors, goal))
+            moments = (*second_moments(symmetry, tensors), *cross_sums(symmetry, tensors, goal))
+            return nearest_blocks(*moments, second_moments(symmetry, goal)[1])
         return nearest_rotation(symmetry, tensors, goal)
 
 

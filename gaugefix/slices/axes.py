@@ -87,8 +87,8 @@ def has_axes(symmetry: object) -> bool:
     return isinstance(symmetry, LinearSymmetry) and isinstance(symmetry.group, groups)
 
 
-def axes(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], eps: float) -> Tensor:
-    """Return the rotation of every block onto principal axes; blocks of GL without full rank stay.
+def axes(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], eps: float, whole: bool) -> Tensor:
+    """Return the rotation of every block onto principal axes; blocks of GL without full rank stay, unless ``whole``.
 
     A rotation of a plane is fixed by its second moment up to half a turn.
     """
@@ -102,7 +102,7 @@ def axes(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], eps: float) ->
         flip = turn.new_tensor([1.0, -1.0])
         turn = torch.where(mirrored[:, None, None], flip[:, None] * turn, turn)
         keep = moment.diagonal(dim1=-2, dim2=-1).sum(-1) == 0.0
-    elif isinstance(group, GeneralLinear):
+    elif isinstance(group, GeneralLinear) and not whole:
         vectors, covectors = second_moments(symmetry, tensors)
         keep = ~(full_rank(vectors) & full_rank(covectors))
     else:

@@ -16,19 +16,21 @@ _STEPS = 300
 _HALVINGS = 12
 
 
-def nearest_blocks(a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> Tensor:
+def nearest_blocks(a: Tensor, b: Tensor, c: Tensor, e: Tensor, b_goal: Tensor) -> Tensor:
     """Return g, (batch, n, n), at a local minimum that is no further away than the unit matrix.
 
-    It starts from the best of: the unit matrix, the orthogonal matrix nearest to both (two-sided Procrustes), and the
-    least-squares solutions CA⁻¹ and (EB⁻¹)⁻ᵀ of one side alone, which are exact if the reference lies on the orbit.
+    It starts from the best of: the unit matrix, the orthogonal matrix nearest to both (two-sided Procrustes), the
+    least-squares solution CA⁻¹ of one side alone, and that of both, min ‖gP − P₀‖² + ‖Q − gᵀQ₀‖², which is linear. The
+    last one is exact if the reference lies on the orbit, whatever the ranks.
 
     Args:
         a: Σ PPᵀ over vectors, (batch, n, n), float64.
         b: Σ QQᵀ over covectors.
         c: Σ P₀Pᵀ over vectors.
         e: Σ Q₀Qᵀ over covectors.
+        b_goal: Σ Q₀Q₀ᵀ over covectors.
     """
-    (g,) = over_batch(_solve, a, b, c, e)
+    (g,) = over_batch(_solve, a, b, c, e, b_goal)
     return g
 
 
@@ -39,8 +41,8 @@ def nearest_orthogonal(c: Tensor) -> Tensor:
     return turn
 
 
-def _solve(a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> tuple[Tensor]:
-    g = _start(a, b, c, e)
+def _solve(a: Tensor, b: Tensor, c: Tensor, e: Tensor, b_goal: Tensor) -> tuple[Tensor]:
+    g = _start(a, b, c, e, b_goal)
     value = _distance(g, a, b, c, e)
     for _ in range(_STEPS):
         x = _direction(g, a, b, c, e)
@@ -61,16 +63,27 @@ def _solve(a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> tuple[Tensor]:
     return (g,)
 
 
-def _start(a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> Tensor:
+def _start(a: Tensor, b: Tensor, c: Tensor, e: Tensor, b_goal: Tensor) -> Tensor:
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
     one_side = torch.linalg.solve_ex(a, c, left=False)[0]
-    other_side = torch.linalg.inv_ex(torch.linalg.solve_ex(b, e, left=False)[0])[0].mT
+    both = eye + _sylvester(b_goal, a, c + e - b_goal - a)
     best, lowest = eye, _distance(eye, a, b, c, e)
-    for g in (nearest_orthogonal(c + e), one_side, other_side):
+    for g in (nearest_orthogonal(c + e), one_side, both):
         value = _distance(g, a, b, c, e)
         better = value < lowest  # not so where it is NaN
         best, lowest = torch.where(better[:, None, None], g, best), torch.where(better, value, lowest)
     return best
+
+
+def _sylvester(b: Tensor, a: Tensor, right: Tensor) -> Tensor:
+    """The smallest X with BX + XA = right, for positive semidefinite A and B."""
+    alpha, u = torch.linalg.eigh((a + a.mT) / 2)
+    beta, v = torch.linalg.eigh((b + b.mT) / 2)
+    sums = beta[:, :, None] + alpha[:, None, :]
+    seen = sums > 1e-12 * sums.amax((-2, -1), keepdim=True)
+    inner = v.mT @ right @ u
+    x: Tensor = v @ torch.where(seen, inner / torch.where(seen, sums, 1.0), 0.0) @ u.mT
+    return x
 
 
 def _distance(g: Tensor, a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> Tensor:
@@ -84,10 +97,4 @@ def _distance(g: Tensor, a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> Tensor:
 def _direction(g: Tensor, a: Tensor, b: Tensor, c: Tensor, e: Tensor) -> Tensor:
     h = torch.linalg.inv_ex(g)[0].mT
     a, b = g @ a @ g.mT, h @ b @ h.mT
-    gradient = (a - c @ g.mT) - (b - (e @ h.mT).mT)
-    alpha, u = torch.linalg.eigh((a + a.mT) / 2)
-    beta, v = torch.linalg.eigh((b + b.mT) / 2)
-    sums = beta[:, :, None] + alpha[:, None, :]
-    sums = sums.clamp_min(1e-300) + 1e-12 * sums.amax((-2, -1), keepdim=True)
-    step: Tensor = -v @ ((v.mT @ gradient @ u) / sums) @ u.mT
-    return step
+    return _sylvester(b, a, -(a - c @ g.mT) + (b - (e @ h.mT).mT))

@@ -28,12 +28,13 @@ from gaugefix.slices.affine_gauge import affine_step, fix_affine
 from gaugefix.slices.axes import axes, has_axes
 from gaugefix.slices.base import Slice, register_slice
 from gaugefix.slices.block import full_rank
+from gaugefix.slices.completion import complete, movable, open_sides
 from gaugefix.slices.joint import Joint
 from gaugefix.slices.one_sided import is_one_sided, normalise
 from gaugefix.slices.ordering import is_permutation, order
 from gaugefix.slices.orientation import orient, sign_legs
 from gaugefix.slices.second_moment import second_moments
-from gaugefix.slices.stream import anchored_legs, turn_stream
+from gaugefix.slices.stream import anchored_legs, has_zero_gain, turn_stream
 from gaugefix.slices.trail import Trail
 from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry, ResidualRotation, Symmetry
 
@@ -45,6 +46,7 @@ class _Parts:
     affine: list[Symmetry]
     rotations: list[ResidualRotation]
     one_sided: list[LinearSymmetry]
+    scaled: list[LinearSymmetry]
     linear: Joint
     permutations: list[LinearSymmetry]
     turned: list[LinearSymmetry]
@@ -62,6 +64,7 @@ class _Parts:
             affine=[s for s in gauge.applied if not isinstance(s, (LinearSymmetry, ResidualRotation))],
             rotations=rotations,
             one_sided=[s for s in linear if is_one_sided(s)],
+            scaled=[s for s in linear if movable(s)],
             linear=Joint(gauge.select(lambda s: isinstance(s, LinearSymmetry) and not is_one_sided(s))),
             permutations=[s for s in linear if is_permutation(s) and s.name not in implied],
             turned=turned,
@@ -101,18 +104,46 @@ class Spectral(Slice):
     def solve(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Element:
         return self.walk(gauge, tensors).element()
 
-    def walk(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Trail:
-        """As :meth:`solve`, with the parameters on the slice, in float64."""
+    def walk(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], whole: bool = False) -> Trail:
+        """As :meth:`solve`, with the parameters on the slice, in float64.
+
+        Args:
+            gauge: the group.
+            tensors: parameters and buffers by name.
+            whole: bring blocks and units that have one side only to norm 1, to compare models; a projection leaves
+                them alone.
+        """
         parts, trail = parts_of(gauge), Trail(gauge, tensors)
         fix_affine(trail, parts.affine, self.tolerance)
         for rotation in parts.rotations:
             turn_stream(trail, rotation)
         for s in parts.one_sided:
             trail.go(s.name, normalise(s, trail.tensors))
-        for name, value in parts.linear.solve(trail.tensors, self.tolerance, self.rounds):
-            trail.go(name, value)
-        fix_frame(trail, parts.permutations, parts.turned, parts.signed, parts.turning)
+        for _ in range(self.rounds):
+            moved = complete(trail, parts.scaled) if whole else 0.0
+            for name, value in parts.linear.solve(trail.tensors, self.tolerance, self.rounds):
+                trail.go(name, value)
+            if moved <= self.tolerance:
+                break
+        fix_frame(trail, parts, whole)
         return trail
+
+    def unfixed(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """Return the names of symmetries that this form leaves undetermined at parameters on the slice.
+
+        A block or unit with full rank on one side or none, an orbit without a point of least norm, a stream that only
+        other symmetries read.
+        """
+        parts = parts_of(gauge)
+        names = [r.name for r in parts.rotations if not anchored_legs(r, gauge.applied) or has_zero_gain(r, tensors)]
+        for s in parts.scaled:
+            sides = open_sides(s, tensors)
+            if sides is not None and not bool((sides[0] == sides[1]).all() and sides[0].all()):
+                names.append(s.name)
+        names += sorted(parts.linear.unreached)
+        if parts.linear.scalings_only:
+            names += [s.name for s in parts.turned]
+        return tuple(dict.fromkeys(names))
 
     @torch.no_grad()
     def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -135,25 +166,19 @@ class Spectral(Slice):
         return torch.stack([f.double().cpu() for f in found]).square().sum().sqrt()
 
 
-def fix_frame(
-    trail: Trail,
-    permutations: list[LinearSymmetry],
-    turned: list[LinearSymmetry],
-    signed: list[LinearSymmetry],
-    turning: frozenset[str],
-) -> None:
+def fix_frame(trail: Trail, parts: _Parts, whole: bool) -> None:
     """Fix permutations, axes and signs; elements that do nothing are left out."""
-    for s in permutations:
-        value = order(s, trail.tensors, turning)
-        if not torch.equal(value, s.group.identity(device=value.device)):
-            trail.go(s.name, value)
-    for s in turned:
-        value = axes(s, trail.tensors, trail.eps)
-        if not torch.equal(value, s.group.identity(device=value.device)):
-            trail.go(s.name, value)
-    for name, value in orient(signed, trail.tensors).items():
-        if not torch.equal(value, trail.gauge[name].group.identity(device=value.device)):
-            trail.go(name, value)
+    for s in parts.permutations:
+        _go(trail, s, order(s, trail.tensors, parts.turning))
+    for s in parts.turned:
+        _go(trail, s, axes(s, trail.tensors, trail.eps, whole))
+    for name, value in orient(parts.signed, trail.tensors).items():
+        _go(trail, trail.gauge[name], value)
+
+
+def _go(trail: Trail, symmetry: Symmetry, value: Tensor) -> None:
+    if not torch.equal(value, symmetry.group.identity(device=value.device)):
+        trail.go(symmetry.name, value)
 
 
 def _implied(
