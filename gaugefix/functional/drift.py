@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gaugefix.groups import DiagonalGroup, PositiveScaling
+from gaugefix.groups import DiagonalGroup, GeneralLinear, PositiveScaling
 from gaugefix.slices import Slice, get_slice
 from gaugefix.symmetry import Element, GaugeGroup
 
@@ -22,7 +22,8 @@ class Drift:
     """Distance to a slice along the orbit, in the invariant metric of the group.
 
     Args:
-        total: ‖log g*‖, g* the element that brings the parameters onto the slice (root of the sum over symmetries).
+        total: ‖log g*‖, g* the element that brings the parameters onto the slice (root of the sum over symmetries; of a
+            matrix block, the logarithms of its polar factors).
         rms: the same per generator, total/√dimension.
         per_symmetry: rms per generator of every symmetry.
         residual: the slice's own residual (for minimal norm ‖μ‖/‖θ‖²).
@@ -102,10 +103,23 @@ def distances(gauge: GaugeGroup, first: Element, second: Element) -> dict[str, f
         group, device = gauge[name].group, (two if name in two else one)[name].device
         identity = group.identity(device=device)
         a, b = (side[name].to(device).double() if name in side else identity for side in (one, two))
-        squares.append(group.distance(a, b).square().reshape(1))
+        between = _polar_square(a, b) if isinstance(group, GeneralLinear) else group.distance(a, b).square()
+        squares.append(between.reshape(1))
     values = torch.cat([s.cpu() for s in squares]).tolist() if squares else []
     found = dict(zip([*scalings, *others], values, strict=True))
     return {name: found[name] for name in names}
+
+
+def _polar_square(a: Tensor, b: Tensor) -> Tensor:
+    """‖log P‖² + ‖log O‖² of the polar factors O·P of a⁻¹b, over all blocks.
+
+    The same as ‖log a⁻¹b‖² where that is symmetric, as on the way to minimal norm, or orthogonal; and defined for every
+    invertible matrix, while half of GL(d), such as an exchange of two channels, has no real logarithm.
+    """
+    u, s, vh = torch.linalg.svd(torch.linalg.solve(a, b))
+    angles = torch.linalg.eigvals(u @ vh).angle()
+    square: Tensor = s.log().square().sum() + angles.square().sum()
+    return square
 
 
 def _between_scalings(

@@ -11,6 +11,7 @@ import gaugefix
 from gaugefix import Element
 from gaugefix.errors import NonFiniteError, SliceError, SymmetryError
 from gaugefix.functional import distances, drift, log_norms, slice_residual, step_drift
+from gaugefix.groups import GeneralLinear
 from gaugefix.testing import randomise_
 
 X = torch.randn(4, 5, dtype=torch.float64)
@@ -119,3 +120,17 @@ def test_bad_input():
         net[2].weight[0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="got 1 NaN"):
         step_drift(net.state_dict(), net, gauge)
+
+
+def test_elements_without_a_real_logarithm_have_a_distance():
+    """Half of GL(d) has none: an exchange of two channels is π away from the identity."""
+    net = nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 5))
+    gauge = gaugefix.discover(net, (torch.zeros(2, 6),)).select(lambda s: isinstance(s.group, GeneralLinear))
+    (symmetry,) = gauge.symmetries
+    swap = symmetry.group.identity()
+    swap[0, :2] = swap[0, [1, 0]]
+    found = distances(gauge, Element(()), Element(((symmetry.name, swap),)))
+    assert found[symmetry.name] == pytest.approx(math.pi**2)
+    stretched = torch.diag_embed(torch.tensor([[2.0, 1.0, 0.5]], dtype=torch.float64))
+    both = distances(gauge, Element(()), Element(((symmetry.name, stretched @ swap),)))
+    assert both[symmetry.name] == pytest.approx(math.pi**2 + 2 * math.log(2.0) ** 2)
