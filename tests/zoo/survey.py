@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import gaugefix
@@ -29,6 +30,8 @@ elements, in train and eval mode (it must be at most 1e-12). Times are in second
 own export.
 
     OMP_NUM_THREADS=1 python -m tests.zoo.survey docs/evidence/zoo.md
+
+Versions: {versions}.
 
 | architecture | attention | size | found | by kind | no rule for | frozen parameters | export | discovery | error |
 | --- | --- | ---: | ---: | --- | --- | --- | ---: | ---: | ---: |
@@ -117,7 +120,8 @@ def table(cases: Iterable[tuple[str, str]]) -> str:
         except DiscoveryError as error:
             lines.append(f"| {name} | {attention} | | | not exported: {str(error).partition('. ')[0]} | | | | | |")
         sys.stderr.write(lines[-1] + "\n")
-    return HEADER + "\n".join(lines) + "\n"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    return HEADER.format(versions=versions) + "\n".join(lines) + "\n"
 
 
 CASES = [(name, attention) for name, entry in ZOO.items() for attention in entry.attention]
