@@ -49,6 +49,7 @@ def scaled_dot_product_attention(ctx: Pass, call: Call) -> Value:
             heads.reason = "dropout of attention weights"
     weights = Value((*call.shape[:-1], k.shape[-2]))
     legs = contract(ctx, weights, v, batch + "TS", batch + "SD", batch + "TD", alike=heads is not None)
+    ctx.pin(q)  # at once: queries may be the keys, whose shift is taken over
     ctx.shifts.constant_along(ctx.shift_of(k, n), [n - 2])
     shift: Terms = ctx.shifts.constant_along(ctx.shift_of(v, n), [n - 2])
     if dropped and ctx.assumptions.dropout:

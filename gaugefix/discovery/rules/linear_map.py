@@ -124,6 +124,7 @@ def matmul(ctx: Pass, call: Call) -> Value:
         return Value(call.shape, legs, shift=shift)
     if y.source is not None:
         return Value(call.shape, legs)
+    ctx.pin(x)  # at once: it may be y, whose shift is taken over
     terms = ctx.shift_of(y, len(y.shape))
     if x.heads is not None:
         ctx.keep_heads(x)
@@ -262,6 +263,7 @@ def einsum(ctx: Pass, call: Call) -> Value:
         operands.append(Value((), known=torch.ones(())))
         letters.append("")
     x, y = operands
+    ctx.pin(x)  # at once: it may be y, whose shift is taken over
     legs = contract(ctx, x, y, letters[0], letters[1], out)
     averages = x.stochastic and len(letters[1]) > 1 and letters[0][-1] in letters[1] and letters[0][-1] not in out
     if averages and all(letter in out for letter in letters[0][:-1]):  # none of the rows that sum to one are summed
