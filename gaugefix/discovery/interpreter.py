@@ -16,6 +16,7 @@ from gaugefix.discovery.aliasing import aliases, is_mutable
 from gaugefix.discovery.call import Call, bind, convolution_layout
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion import Fusion, Fusions
+from gaugefix.discovery.fusion.constants import run_node
 from gaugefix.discovery.labels import NOTHING, Heads, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
 from gaugefix.discovery.value import Relation, Source, Value, known, pad_left, values_in
@@ -237,7 +238,7 @@ class Pass:
                 env[node] = self._placeholder(node, capture)
             elif node.op == "get_attr":
                 tensor = capture.constants.get(str(node.target))
-                env[node] = Value(tuple(tensor.shape), known=tensor) if tensor is not None else None
+                env[node] = _constant(tensor) if tensor is not None else None
             elif node.op == "output":
                 self.freeze(_lookup(node.args, env), "reaches the output")
             else:
@@ -256,11 +257,9 @@ class Pass:
         if node.name in capture.buffers:
             name, tensor = capture.buffers[node.name]
             # Floating-point buffers may change during training: their values are not relied upon.
-            fixed = not tensor.is_floating_point()
-            return Value(tuple(tensor.shape), known=tensor if fixed else None, buffer=name)
+            return replace(Value(tuple(tensor.shape)) if tensor.is_floating_point() else _constant(tensor), buffer=name)
         if node.name in capture.constants:
-            tensor = capture.constants[node.name]
-            return Value(tuple(tensor.shape), known=tensor)
+            return _constant(capture.constants[node.name])
         example = node.meta.get("val")
         return Value(tuple(example.shape)) if isinstance(example, Tensor) else example
 
@@ -293,7 +292,7 @@ class Pass:
         inputs = values_in(args) + values_in(kwargs)
         constant = all(v.known is not None for v in inputs) and (bool(inputs) or call.name in _FACTORIES)
         if constant and not _is_random(node) and not is_mutable(node):
-            env[node] = _evaluate(node, args, kwargs)
+            env[node] = _evaluate(node, env)
             if call.name in _COUNTING and env[node].known.numel() == 1:
                 env[node] = Value(call.shape)  # one position only: a longer example would have others
             return
@@ -385,8 +384,14 @@ def _lookup(item: Any, env: Mapping[fx.Node, Any]) -> Any:
     return fx.node.map_arg(item, lambda node: env.get(node))
 
 
-def _evaluate(node: fx.Node, args: Any, kwargs: Any) -> Any:
-    result = node.target(*known(args), **{k: known(v) for k, v in kwargs.items()})  # type: ignore[operator]
+def _constant(tensor: Tensor) -> Value:
+    """A tensor with values on the CPU; one of the meta device has none, and may be anything."""
+    return Value(tuple(tensor.shape), known=None if tensor.is_meta else tensor.detach().cpu())
+
+
+def _evaluate(node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    """Run an operation on constants on the CPU, wherever the model is."""
+    result = run_node(node, {source: known(env.get(source)) for source in node.all_input_nodes})
 
     def wrap(item: Any) -> Any:
         if isinstance(item, Tensor):

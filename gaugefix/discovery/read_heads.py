@@ -11,18 +11,18 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gaugefix.discovery.components import Components, components
+from gaugefix.discovery.components import Components
 from gaugefix.discovery.interpreter import Pass
 from gaugefix.discovery.labels import FIXED, Heads, Labels
-from gaugefix.discovery.read_off import Reader, slots_of
+from gaugefix.discovery.read_off import Reader
 from gaugefix.errors import SymmetryError
 from gaugefix.groups import Permutations
-from gaugefix.symmetry import Exactness, LinearSymmetry
+from gaugefix.symmetry import LinearSymmetry
 
 Ints = NDArray[np.int64]
 
 
-def read_heads(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[LinearSymmetry]:
+def read_heads(ctx: Pass, reader: Reader) -> list[LinearSymmetry]:
     """Return one permutation group for every attention whose heads are alike, in every trace.
 
     Heads that share keys (grouped queries) move together; exchanges within such a group are left out.
@@ -30,8 +30,7 @@ def read_heads(ctx: Pass, order: Iterable[str], exactness: Exactness) -> list[Li
     if not ctx.labels.heads:
         return []
     labels = ctx.labels
-    found = components(labels)
-    reader = Reader(slots_of(ctx, order), found, exactness)
+    found = reader.found
     bound = ~reader.touched | (found.allowed == 0)
     for triple in labels.products:
         for part in triple:

@@ -143,10 +143,14 @@ def slots_of(ctx: Pass, order: Iterable[str]) -> list[Slot]:
     return slots
 
 
-def read_linear(ctx: Pass, order: Iterable[str], exactness: Exactness, discrete: bool = True) -> list[LinearSymmetry]:
+def reader_of(ctx: Pass, order: Iterable[str], exactness: Exactness) -> Reader:
+    """Solve the labels of one pass."""
+    return Reader(slots_of(ctx, order), components(ctx.labels), exactness)
+
+
+def read_linear(ctx: Pass, reader: Reader, discrete: bool = True) -> list[LinearSymmetry]:
     """Return the linear symmetries of one pass (without ``discrete``, the continuous ones)."""
-    found = components(ctx.labels)
-    reader = Reader(slots_of(ctx, order), found, exactness)
+    found = reader.found
     consumed = np.zeros(found.count, bool)
     for labels in ctx.labels.consumed:
         consumed[found.of[labels]] = True
