@@ -137,10 +137,16 @@ class AbsorbAlong:
         """Return the change of the weight.
 
         Raises:
-            SymmetryError: if κ is zero, before or after the shift.
+            SymmetryError: if κ is zero, before or after the shift, or if a gain is.
         """
         shift = tensors[self.shift].reshape(-1)
         k = torch.ones_like(shift) if self.gain is None else tensors[self.gain].reshape(-1).reciprocal()
+        if not bool(k.detach().isfinite().all()):
+            raise SymmetryError(
+                f"Expected gains other than 0 in '{self.gain}', got {int((~k.isfinite()).sum())} zeros. There "
+                f"'{self.parameter}' has no constant that could stand in for its missing bias: leave the shift out with "
+                "gauge.select."
+            )
         moved = self.source.value(t) if self.source.terms else torch.zeros_like(shift)
         before, after = k @ shift, k @ (shift + moved)
         if bool((before.detach() == 0) | (after.detach() == 0)):
