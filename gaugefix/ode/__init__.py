@@ -5,6 +5,8 @@ from gaugefix.ode.composition import Composition
 from gaugefix.ode.connecting import Connecting
 from gaugefix.ode.end_slices import check_ends
 from gaugefix.ode.field import Diffeomorphism, Field
+from gaugefix.ode.fit_gauge import fit_gauge
+from gaugefix.ode.gauged_field import GaugedField
 from gaugefix.ode.holonomy import holonomy, integrate
 from gaugefix.ode.landau import landau_gauge, landau_residual
 from gaugefix.ode.landau_field import LandauField
@@ -25,6 +27,7 @@ __all__ = [
     "Diffeomorphism",
     "Field",
     "GaugeFixed",
+    "GaugedField",
     "LandauField",
     "Lattice",
     "LinearField",
@@ -34,6 +37,7 @@ __all__ = [
     "Ripple",
     "check_ends",
     "depth_smoothness",
+    "fit_gauge",
     "holonomy",
     "integrate",
     "invert",
