@@ -635,11 +635,11 @@ def random_network(random: Random, steps: int | None = None) -> tuple[Program, t
                 if d.values[k].is_floating_point():
                     _WEIGHTED[random.randrange(len(_WEIGHTED))](d, k)
             _head(d)
-            if _runs(d.program, inputs):
+            if runs(d.program, inputs):
                 return d.program, tuple(inputs)
 
 
-def _runs(program: Program, inputs: list[Tensor]) -> bool:
+def runs(program: Program, inputs: list[Tensor]) -> bool:
     """Whether all instructions run one after another, and no output is 0 up to rounding.
 
     Views of one memory refuse some changes in place, and what cancels has no relative error to speak of.

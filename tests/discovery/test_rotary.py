@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gaugefix.testing import redundancy
 from tests.discovery.architectures import Net, parameter
 from tests.discovery.attention_parts import (
+    EPS,
     Rotary,
     angles,
     by_halves,
@@ -209,6 +210,18 @@ CHANGES = [lambda x: 2 * x, lambda x: -x, by_halves, lambda x: x + 0.1 * x.flip(
 @pytest.mark.parametrize("change", CHANGES, ids=["factor", "sign", "another turn", "other positions added"])
 def test_what_commutes_may_follow(change):
     assert symbols(sound(Rotary(lambda x: change(by_halves(x))), X, LONG), "planes") == ["GL(1,C)^4"]
+
+
+def test_a_norm_that_is_written_out_may_follow():
+    """In float32, of what turned: the casts belong to the norm."""
+
+    def turn(x: Tensor) -> Tensor:
+        x = by_halves(x)
+        return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True).to(x.dtype) + EPS)
+
+    gauge = sound(Rotary(turn), X, LONG)
+    assert not ending(gauge, "planes")
+    assert symbols(gauge, "sign") == ["Z2^4"]  # one of each plane
 
 
 @pytest.mark.parametrize("last", [(1.0, 1.0, -1.0, -1.0), (2.0, 1.0, 1.0, 1.0)])

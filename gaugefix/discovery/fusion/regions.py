@@ -21,6 +21,7 @@ _ONE = frozenset(f"aten.{name}" for name in _MOVING.split())
 _SCALING = frozenset(["aten.mul", "aten.div"])
 _JOINING = frozenset(["aten.add", "aten.sub", "aten.cat", "aten.stack"])
 """Linear in all their operands together."""
+_COPYING = frozenset(f"aten.{name}" for name in "to _to_copy type_as contiguous clone alias detach".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,8 @@ def linear_regions(constants: Constants) -> Iterator[Region]:
         order.append(node)
     place = {node: k for k, node in enumerate(order)}
     for end in reversed(order):
+        if name_of(end) in _COPYING:  # left outside: a norm that follows begins in front of its casts
+            continue
         root = parent[end]
         while root is not None:
             if _shape(root) == _shape(end) != ():

@@ -96,7 +96,7 @@ def written_out_layer_norm(ctx: Pass, call: Call) -> Value:
     ctx.norms_seen = True
     x = call.input
     axis = len(x.shape) - 1
-    legs = _on_axis(ctx, x, axis, call.name)
+    legs = _on_axis(ctx, x, axis, call.name, ctx.assumptions.gains == "conjugated")
     for leg in legs:
         if ctx.assumptions.norms == "scale free":
             ctx.labels.equal(leg, leg.narrow(axis, 0, 1))
@@ -129,7 +129,7 @@ def written_out_rms_norm(ctx: Pass, call: Call) -> Value:
     ctx.norms_seen = True
     x = call.input
     axis = len(x.shape) - 1
-    legs = _on_axis(ctx, x, axis, call.name)
+    legs = _on_axis(ctx, x, axis, call.name, ctx.assumptions.gains == "conjugated")
     if ctx.assumptions.norms == "scale free":
         for leg in legs:
             ctx.labels.equal(leg, leg.narrow(axis, 0, 1))
@@ -196,13 +196,16 @@ def _channels(ctx: Pass, call: Call, x: Value) -> tuple[list[Tensor], Terms]:
     """Legs and shift on axis 1; everything else about x is frozen."""
     terms = ctx.shift_of(x, len(x.shape))
     others = [k for k in range(len(x.shape)) if k != 1]
-    return _on_axis(ctx, x, 1, call.name), ctx.shifts.constant_along(terms, others)
+    return _on_axis(ctx, x, 1, call.name, True), ctx.shifts.constant_along(terms, others)
 
 
-def _on_axis(ctx: Pass, x: Value, axis: int, name: str) -> list[Tensor]:
+def _on_axis(ctx: Pass, x: Value, axis: int, name: str, together: bool) -> list[Tensor]:
+    """Legs of the channels that are normalized; ``together``: the same for all heads and positions."""
     legs = []
     for leg in x.legs:
-        if axis in varies(leg) and bool((leg != ZERO).all()):
+        if axis in varies(leg) and not together:
+            legs.append(leg)
+        elif axis in varies(leg) and bool((leg != ZERO).all()):
             # Channels of other positions (a class token beside patches) have to move like those of the first.
             first = leg
             for other in range(leg.ndim):
