@@ -26,8 +26,9 @@ def canonicalize(model: Model, gauge: GaugeGroup) -> Model:
     use ``project_(model, gauge, "spectral")``.
 
     The form is unique where singular values, sizes of units and the sums that fix signs are distinct. Where they
-    coincide, the axes stay where they are; blocks without full rank and dead units are left alone. There, two models of
-    one orbit may differ, and :func:`gaugefix.distance` is what compares them.
+    coincide, the axes stay where they are. Blocks of which only one factor has full rank and dead units are brought to
+    norm 1 on the side that is there; a block that lacks rank on both sides stays. Where the form is not unique, two
+    models of one orbit may differ, and :func:`gaugefix.distance` is what compares them.
 
     Args:
         model: any model that the group fits.

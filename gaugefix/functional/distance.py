@@ -50,7 +50,8 @@ def distance(model_a: nn.Module, model_b: nn.Module, gauge: GaugeGroup) -> Dista
     permutations and the rotations of blocks of ``model_b`` are brought as near to ``model_a`` as they go, so that
     singular values that coincide, units of the same size and sums near zero decide nothing. Neither model is changed.
 
-    A block without full rank (LoRA at initialisation), a dead unit or an orbit without a point of least norm has no
+    Blocks of which only one factor has full rank (LoRA at initialisation) and dead units are compared at norm 1 of the
+    side that is there. A block that lacks rank on both sides and an orbit without a point of least norm have no
     canonical form. Where there is one, all symmetries of ``model_b`` take part in the approach; its result is a local
     minimum, so that the distance is an upper bound, and :attr:`Distance.unfixed` names the cause. Buffers (statistics
     of batch norms) move along but are not compared. What the group does not contain counts as a difference.
@@ -81,15 +82,15 @@ def distance(model_a: nn.Module, model_b: nn.Module, gauge: GaugeGroup) -> Dista
                 f"Expected the same parameters in model_a and model_b, got shapes {shapes[0]} and {shapes[1]} for "
                 f"'{name}'. Compare checkpoints of one architecture."
             )
-    slice = Spectral(_TOLERANCE)
-    here = slice.walk(gauge, gauge.check(model_a), whole=True).tensors
-    there = slice.walk(gauge, gauge.check(model_b), whole=True).tensors
-    there = {name: tensor.to(here[name].device) for name, tensor in there.items()}
-    loose = tuple(dict.fromkeys((*slice.unfixed(gauge, here), *slice.unfixed(gauge, there))))
+    form = Spectral(_TOLERANCE)
+    one, two = (form.walk(gauge, gauge.check(model), whole=True) for model in (model_a, model_b))
+    here = one.tensors
+    there = {name: tensor.to(here[name].device) for name, tensor in two.tensors.items()}
+    loose = tuple(dict.fromkeys((*one.unfixed, *two.unfixed)))
     # what is not fixed keeps its neighbours from their canonical value; a stream's rotation has no such neighbour
     free = [s.name for s in gauge.applied if loose and (s.name in loose or not s.conditional)]
     approach = Alignment(gauge, there, here, free)
-    approach.run(tolerance=1e-6, rounds=300 if loose else 20)
+    approach.run(tolerance=1e-6, rounds=300)
     return _compare({**first, **here}, {**second, **approach.tensors}, first, loose)
 
 

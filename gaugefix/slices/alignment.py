@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from gaugefix.groups import ComplexScaling, DiagonalGroup, GeneralLinear, Permutations
+from gaugefix.groups import ComplexScaling, DiagonalGroup, GeneralLinear, Permutations, SignedScaling, Signs
 from gaugefix.slices.least_norm import is_statistic, least_norm
 from gaugefix.slices.nearest_block import nearest_blocks
 from gaugefix.slices.nearest_scale import cross_sums, nearest_planes, nearest_scaling
@@ -17,8 +17,6 @@ from gaugefix.slices.stream import has_zero_gain
 from gaugefix.slices.trail import Trail
 from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry, ResidualRotation, ShiftSymmetry, Symmetry
 
-_RUNAWAY = 12.0
-"""|log λ| of a unit in one step from which on its scale would only grow: the nearest point lies at infinity."""
 _REACHED = 1e-22
 """Squared distance against the squared norm at which the reference counts as reached."""
 _HALVINGS, _AFFINE_SWEEPS = 6, 30
@@ -48,6 +46,7 @@ class Alignment:
         linear = [s for s in gauge.applied if isinstance(s, (LinearSymmetry, ResidualRotation))]
         self.linear = sorted(linear, key=_rank)
         self.affine = [s for s in gauge.applied if s not in linear and s.name in self.free]
+        self.signed = {s.name: _partners(s, linear) for s in linear if isinstance(s.group, Permutations)}
         self.names = [n for n in self.trail.tensors if n in goal and not is_statistic(n)]
         self.tensors, self.last = self._affine()
         self.square = self._square(self.tensors)
@@ -61,6 +60,7 @@ class Alignment:
             before = self.square
             for s in self.linear:
                 self._try(s)
+                self._try_signed(s)
             self.tensors, self.last = self._affine()
             self.square = self._square(self.tensors)
             if before - self.square <= tolerance * before or self.square <= _REACHED * scale:
@@ -108,6 +108,24 @@ class Alignment:
                 return
             value = value.sqrt()
 
+    def _try_signed(self, symmetry: Symmetry) -> None:
+        """Permute units together with their signs, if that leads nearer."""
+        partners = self.signed.get(symmetry.name, ())
+        if not partners:
+            return
+        assert isinstance(symmetry, LinearSymmetry)
+        steps = [(symmetry.name, nearest_permutation(symmetry, self.tensors, self.goal, signed=True))]
+        moved = {**self.tensors, **symmetry.act(self.tensors, steps[0][1])}
+        for partner in partners:
+            value = nearest_scaling(partner, moved, self.goal, compact=True)
+            steps.append((partner.name, value))
+            moved.update(partner.act(moved, value))
+        new = self._square(moved)
+        if new < self.square:
+            for name, value in steps:
+                self.trail.go(name, value)
+            self.tensors, self.square = moved, new
+
     def _nearest(self, symmetry: Symmetry) -> Tensor | None:
         whole = symmetry.name in self.free
         tensors, goal = self.tensors, self.goal
@@ -119,14 +137,27 @@ class Alignment:
         if isinstance(group, Permutations):
             return nearest_permutation(symmetry, tensors, goal)
         if isinstance(group, DiagonalGroup):
-            value = nearest_scaling(symmetry, tensors, goal, compact=not whole)
-            return value if float(value.abs().log().abs().max()) < _RUNAWAY else None
+            return nearest_scaling(symmetry, tensors, goal, compact=not whole)
         if isinstance(group, ComplexScaling):
             return nearest_planes(symmetry, tensors, goal, compact=not whole)
         if isinstance(group, GeneralLinear) and whole:
             moments = (*second_moments(symmetry, tensors), *cross_sums(symmetry, tensors, goal))
             return nearest_blocks(*moments, second_moments(symmetry, goal)[1])
         return nearest_rotation(symmetry, tensors, goal)
+
+
+def _partners(symmetry: Symmetry, others: Sequence[Symmetry]) -> list[LinearSymmetry]:
+    """Symmetries that flip the signs of the units that ``symmetry`` permutes."""
+    assert isinstance(symmetry, LinearSymmetry)
+    legs = {(leg.parameter, leg.axes) for leg in symmetry.legs}
+    return [
+        s
+        for s in others
+        if isinstance(s, LinearSymmetry)
+        and isinstance(s.group, (SignedScaling, Signs))
+        and s.group.coordinates == symmetry.group.coordinates
+        and {(leg.parameter, leg.axes) for leg in s.legs} <= legs
+    ]
 
 
 def _rank(symmetry: Symmetry) -> int:

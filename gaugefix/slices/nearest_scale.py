@@ -19,22 +19,25 @@ from gaugefix.symmetry import LinearSymmetry
 Line = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """φ, φ′ and φ″ at u, all (…, units)."""
 
-_GRID = torch.linspace(-4.0, 4.0, 65, dtype=torch.float64)
+_GRID = torch.linspace(-8.0, 8.0, 129, dtype=torch.float64)
 
 
 def minimise(line: Line, units: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return u and φ(u), (units,) each: no worse than u = 0, within |u| ≤ 4 and a few steps of Newton's method."""
+    """Return u and φ(u), (units,) each: no worse than u = 0.
+
+    A unit whose φ only falls towards an end of the grid, |u| = 8, has no nearest point and stays at u = 0.
+    """
     grid = _GRID.to(device)[:, None].expand(-1, units)
     values = line(grid)[0]
     zero = torch.zeros(units, dtype=torch.float64, device=device)
-    u = grid.gather(0, values.argmin(0, keepdim=True))[0]
-    best, _, _ = line(u)
-    start, _, _ = line(zero)
-    u = torch.where(best < start, u, zero)
+    lowest = values.argmin(0, keepdim=True)
+    inside = ((lowest > 0) & (lowest < grid.shape[0] - 1))[0]
+    u = grid.gather(0, lowest)[0]
+    u = torch.where(inside & (values.gather(0, lowest)[0] < line(zero)[0]), u, zero)
     for _ in range(30):
         value, slope, curvature = line(u)
         step = -slope / torch.where(curvature > 0.0, curvature, slope.abs().clamp_min(1e-300) / 0.1)
-        step = step.clamp(-0.2, 0.2)
+        step = step.clamp(-0.2, 0.2) * inside
         after = line(u + step)[0]
         u = torch.where(after <= value, u + step, torch.where(line(u + 0.25 * step)[0] < value, u + 0.25 * step, u))
         if float(step.abs().max()) < 1e-13:

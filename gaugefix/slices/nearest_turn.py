@@ -71,8 +71,13 @@ def nearest_stream(symmetry: ResidualRotation, tensors: Mapping[str, Tensor], go
     return r[None]
 
 
-def nearest_permutation(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], goal: Mapping[str, Tensor]) -> Tensor:
-    """Return the permutation nearest to ``goal``, a linear assignment problem: the largest Σ_i ⟨P₀_i, P_{p_i}⟩."""
+def nearest_permutation(
+    symmetry: LinearSymmetry, tensors: Mapping[str, Tensor], goal: Mapping[str, Tensor], signed: bool = False
+) -> Tensor:
+    """Return the permutation nearest to ``goal``, a linear assignment problem: the largest Σ_i ⟨P₀_i, P_{p_i}⟩.
+
+    With ``signed`` the largest Σ_i |⟨P₀_i, P_{p_i}⟩|, for units whose signs are free as well.
+    """
     n = symmetry.group.coordinates
     device = tensors[symmetry.legs[0].parameter].device
     gain = torch.zeros(n, n, dtype=torch.float64, device=device)
@@ -81,7 +86,7 @@ def nearest_permutation(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor],
             here, _ = block_vectors(leg, tensors[leg.parameter], n)
             there, _ = block_vectors(leg, goal[leg.parameter], n)
             gain = gain + (there @ here.mT).sum(0)
-    _, chosen = linear_sum_assignment(gain.cpu().numpy(), maximize=True)
+    _, chosen = linear_sum_assignment((gain.abs() if signed else gain).cpu().numpy(), maximize=True)
     return torch.from_numpy(np.asarray(chosen, dtype=np.int64)).to(device)
 
 

@@ -1,10 +1,11 @@
 """Signs: what is left of scalings, mixings and planes on principal axes, and all that odd activations allow.
 
 A sign multiplies the entries of its coordinate, and an entry may belong to coordinates of several symmetries: what can
-be fixed is the product of its signs. It is fixed by an odd sum over entries along the other axes, T = Σ w_e P_e > 0,
-with fixed weights w, where the products of those axes are fixed already. Biases, gains and maps whose other axis is an
-input or an output come first; what they fix opens the next layer. Sums that are large against the spread of their terms
-decide before those that are small, so that rounding decides nothing as long as another leg can.
+be fixed is the product of its signs. It is fixed by an odd sum T > 0 over entries along the other axes, where the
+products of those axes are fixed already. Biases, gains and maps whose other axis is an input or an output come first;
+what they fix opens the next layer. T = Σ P³ does not depend on the order along the other axes; where it is small, as
+for a row and its mirror image, T = Σ w_e P_e with fixed weights decides. Sums that are large against the spread of
+their terms come before those that are small, so that rounding decides nothing as long as another leg can.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from gaugefix.slices.stream import generic_weights
 from gaugefix.symmetry import Leg, LinearSymmetry
 from gaugefix.symmetry.leg import Index
 
-_CONFIDENT = (0.3, 0.03, 1e-3, 1e-6, 1e-12)
-"""|T| against the root of the sum of squares of its terms, down to where it decides nothing."""
+_LEVELS = ((3, 0.3), (1, 0.3), (3, 0.03), (1, 0.03), (1, 1e-3), (1, 1e-6), (1, 1e-12))
+"""Power of the entries in T, and what |T| must be against the root of the sum of squares of its terms to decide."""
 
 
 def sign_legs(symmetry: object) -> tuple[Leg, ...]:
@@ -36,24 +37,27 @@ def sign_legs(symmetry: object) -> tuple[Leg, ...]:
     return tuple(leg for leg in symmetry.legs if leg.power % 2 and not leg.buffer) if free else ()
 
 
-def orient(symmetries: Sequence[LinearSymmetry], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def orient(
+    symmetries: Sequence[LinearSymmetry], tensors: Mapping[str, Tensor], alone: Mapping[str, Index]
+) -> dict[str, Tensor]:
     """Return the element of signs of every symmetry, by name; products that no sum can fix stay.
 
     Args:
         symmetries: those with signs.
         tensors: float64 parameters by name, everything else of their gauge fixed.
+        alone: coordinates of a symmetry that are not to be flipped.
     """
     starts = dict(zip([s.name for s in symmetries], np.cumsum([0, *map(_count, symmetries)]), strict=False))
     signs = np.ones(sum(map(_count, symmetries)) + 1)  # the last one is that of entries without a sign
-    sides = _sides(symmetries, starts)
+    sides = _sides(symmetries, starts, alone)
     values = {n: tensors[n].double().cpu() + offset for n, offset in _offsets(symmetries).items()}
     space, level = SignSpace(), 0
-    while level < len(_CONFIDENT) and not all(side.settled(space) for found in sides.values() for side in found):
+    while level < len(_LEVELS) and not all(side.settled(space) for found in sides.values() for side in found):
         progress = False
         for name, found in sides.items():
             for side in found:
                 others = [other for other in found if other is not side]
-                progress |= _decide(side, others, values[name], space, signs, _CONFIDENT[level])
+                progress |= _decide(side, others, values[name], space, signs, *_LEVELS[level])
         level = 0 if progress else level + 1
     elements: dict[str, Tensor] = {}
     for s in symmetries:
@@ -94,16 +98,22 @@ class _Side:
 
 
 def _decide(
-    side: _Side, others: Sequence[_Side], values: Tensor, space: SignSpace, signs: np.ndarray, confident: float
+    side: _Side,
+    others: Sequence[_Side],
+    values: Tensor,
+    space: SignSpace,
+    signs: np.ndarray,
+    power: int,
+    confident: float,
 ) -> bool:
     """Fix the open products of one side whose sums are clear; return whether there were any."""
     if side.settled(space):
         return False
-    terms = values
+    terms = values**power
     for other in others:
         terms = terms * (other.fixed(space) * other.factor(signs))
     idle = [axis for axis in range(values.ndim) if axis not in side.axes]
-    for axis in idle:
+    for axis in idle if power == 1 else ():
         shape = [1] * values.ndim
         shape[axis] = -1
         terms = terms * generic_weights(values.shape[axis]).reshape(shape)
@@ -123,13 +133,16 @@ def _decide(
     return progress
 
 
-def _sides(symmetries: Sequence[LinearSymmetry], starts: Mapping[str, int]) -> dict[str, list[_Side]]:
+def _sides(
+    symmetries: Sequence[LinearSymmetry], starts: Mapping[str, int], alone: Mapping[str, Index]
+) -> dict[str, list[_Side]]:
     """The sides of every parameter; legs whose axes overlap are one side."""
     groups: dict[str, list[tuple[set[int], list[Index]]]] = {}
     for s in symmetries:
         for leg in sign_legs(s):
             axes = set(leg.axes)
-            indices = [np.where(leg.index < 0, -1, leg.index // _width(s) + starts[s.name])]
+            skipped = (leg.index < 0) | np.isin(leg.index, alone.get(s.name, ()))
+            indices = [np.where(skipped, -1, leg.index // _width(s) + starts[s.name])]
             apart = []
             for known in groups.get(leg.parameter, []):
                 if known[0] & axes:

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,7 @@ from gaugefix.slices.second_moment import second_moments
 from gaugefix.slices.stream import anchored_legs, has_zero_gain, turn_stream
 from gaugefix.slices.trail import Trail
 from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry, ResidualRotation, Symmetry
+from gaugefix.symmetry.leg import Index
 
 
 @dataclass(eq=False)
@@ -110,8 +112,8 @@ class Spectral(Slice):
         Args:
             gauge: the group.
             tensors: parameters and buffers by name.
-            whole: bring blocks and units that have one side only to norm 1, to compare models; a projection leaves
-                them alone.
+            whole: to compare models: bring blocks and units that have one side only to norm 1, which a projection
+                leaves alone, and note in the trail which symmetries stay undetermined.
         """
         parts, trail = parts_of(gauge), Trail(gauge, tensors)
         fix_affine(trail, parts.affine, self.tolerance)
@@ -126,24 +128,10 @@ class Spectral(Slice):
             if moved <= self.tolerance:
                 break
         fix_frame(trail, parts, whole)
+        if whole:
+            settled = moved <= self.tolerance
+            trail.unfixed = tuple(s.name for s in gauge.applied if _unfixed(s, parts, trail, settled))
         return trail
-
-    def unfixed(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """Return the names of symmetries that this form leaves undetermined at parameters on the slice.
-
-        A block or unit with full rank on one side or none, an orbit without a point of least norm, a stream that only
-        other symmetries read.
-        """
-        parts = parts_of(gauge)
-        names = [r.name for r in parts.rotations if not anchored_legs(r, gauge.applied) or has_zero_gain(r, tensors)]
-        for s in parts.scaled:
-            sides = open_sides(s, tensors)
-            if sides is not None and not bool((sides[0] == sides[1]).all() and sides[0].all()):
-                names.append(s.name)
-        names += sorted(parts.linear.unreached)
-        if parts.linear.scalings_only:
-            names += [s.name for s in parts.turned]
-        return tuple(dict.fromkeys(names))
 
     @torch.no_grad()
     def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -172,8 +160,39 @@ def fix_frame(trail: Trail, parts: _Parts, whole: bool) -> None:
         _go(trail, s, order(s, trail.tensors, parts.turning))
     for s in parts.turned:
         _go(trail, s, axes(s, trail.tensors, trail.eps, whole))
-    for name, value in orient(parts.signed, trail.tensors).items():
+    alone = {} if whole else {s.name: _alone(s, trail.tensors) for s in parts.signed}
+    for name, value in orient(parts.signed, trail.tensors, alone).items():
         _go(trail, trail.gauge[name], value)
+
+
+def _unfixed(symmetry: Symmetry, parts: _Parts, trail: Trail, settled: bool) -> bool:
+    """Whether the form does not determine the element of ``symmetry`` here.
+
+    A block whose vectors and covectors both lack rank, an orbit without a point of least norm, a stream that only other
+    symmetries read.
+    """
+    if isinstance(symmetry, ResidualRotation):
+        return not anchored_legs(symmetry, trail.gauge.applied) or has_zero_gain(symmetry, trail.tensors)
+    if symmetry not in parts.scaled:
+        return False
+    joint = parts.linear
+    mixing = isinstance(symmetry.group, GeneralLinear)
+    if symmetry.name in joint.unreached or (mixing and joint.scalings_only):
+        return True
+    sides = open_sides(symmetry, trail.tensors)
+    if sides is None:
+        return False
+    neither, either = ~sides[0] & ~sides[1], sides[0] ^ sides[1]
+    return bool((mixing and neither.any()) or (either.any() and not settled))
+
+
+def _alone(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor]) -> Index:
+    """Coordinates of blocks and units without full rank on both sides: they stay as they are."""
+    sides = open_sides(symmetry, tensors)
+    if sides is None:
+        return np.zeros(0, dtype=np.int64)
+    dead = ~(sides[0] & sides[1])
+    return np.flatnonzero(dead.repeat_interleave(symmetry.group.coordinates // dead.shape[0]).cpu().numpy())
 
 
 def _go(trail: Trail, symmetry: Symmetry, value: Tensor) -> None:

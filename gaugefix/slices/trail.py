@@ -33,6 +33,7 @@ class Trail:
         )
         self.tensors = {name: tensors[name].detach().double() for name in gauge.shapes}
         self.steps: list[tuple[str, Tensor]] = []
+        self.unfixed: tuple[str, ...] = ()
         require_finite(self.tensors)
 
     def go(self, name: str, value: Tensor) -> None:
