@@ -28,20 +28,22 @@ def merge(exact: list[Symmetry], relaxed: list[Symmetry]) -> list[Symmetry]:
     rest = [s for s in exact if id(s) not in matched]
     result: list[Symmetry] = []
     for s in merged:
-        if isinstance(s, LinearSymmetry) and s.exactness is Exactness.DROPOUT_FREE:
-            linear = [r for r in rest if isinstance(r, LinearSymmetry)]
-            inside = tuple(r for r in linear if set(r.parameters) <= set(s.parameters) and _within(r, s))
+        if isinstance(s, (LinearSymmetry, ShiftSymmetry)) and s.exactness is Exactness.DROPOUT_FREE:
+            inside = tuple(r for r in rest if _within(r, s))
+            rest = [r for r in rest if r not in inside]  # each is a part of one
             s = replace(s, exact_part=inside)
-        elif isinstance(s, ShiftSymmetry) and s.exactness is Exactness.DROPOUT_FREE:
-            shifts = [r for r in rest if isinstance(r, ShiftSymmetry)]
-            s = replace(s, exact_part=tuple(r for r in shifts if set(r.parameters) <= set(s.parameters)))
         result.append(s)
     return result
 
 
-def _within(part: Symmetry, whole: LinearSymmetry) -> bool:
-    """Whether every entry that ``part`` moves is moved by ``whole``."""
-    assert isinstance(part, LinearSymmetry)
+def _within(part: Symmetry, whole: LinearSymmetry | ShiftSymmetry) -> bool:
+    """Whether every entry that ``part`` moves is moved by ``whole``, in the same way."""
+    if type(part) is not type(whole) or not set(part.parameters) <= set(whole.parameters):
+        return False
+    if not isinstance(part, LinearSymmetry) or not isinstance(whole, LinearSymmetry):
+        return True
+    if part.group.dimension and not whole.group.dimension:
+        return False
     covered = {leg.parameter: leg for leg in whole.legs}
     return all(
         leg.parameter in covered and bool(np.all((covered[leg.parameter].index >= 0) | (leg.index < 0)))
@@ -75,13 +77,15 @@ def only_new(known: list[Symmetry], found: list[LinearSymmetry]) -> list[Symmetr
 
 
 def named_apart(symmetries: list[Symmetry]) -> list[Symmetry]:
-    """Number the symmetries that would have the same name."""
-    taken = {s.name for s in symmetries}
+    """Number the symmetries that would have the same name, now or where dropout leaves a part of some."""
+    parts = [p for s in symmetries if isinstance(s, (LinearSymmetry, ShiftSymmetry)) for p in s.exact_part]
+    reserved = {p.name for p in parts}
+    taken = {s.name for s in symmetries} | reserved
     seen: set[str] = set()
     result = []
     for s in symmetries:
         name = s.name
-        if name in seen:
+        if name in seen or (name in reserved and s.exactness is not Exactness.DROPOUT_FREE):
             name = next(f"{name}.{k}" for k in count(2) if f"{name}.{k}" not in taken)
         seen.add(name)
         taken.add(name)

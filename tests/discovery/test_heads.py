@@ -121,6 +121,18 @@ class TestFound:
         assert heads.exactness is Exactness.DROPOUT_FREE
 
 
+def test_dropout_of_values_leaves_scales_that_belong_to_one_symmetry():
+    """Mixing and exchange of heads end with dropout; the scales that are left count once."""
+
+    def function(s, q, k, v):
+        return s.out(s.drop(merge(sdpa(q, k, v))))
+
+    gauge = sound(net(function, drop=nn.Dropout(0.3)), X, LONG)
+    assert [s.exactness for s in ending(gauge, "heads")] == [Exactness.DROPOUT_FREE]
+    assert [s.exact_part for s in ending(gauge, "heads")] == [()]
+    assert symbols(gauge.exact(), "scale") == ["R*^8"]
+
+
 APART: dict[str, tuple[Any, dict[str, nn.Module | nn.Parameter]]] = {
     "slopes of ALiBi": (
         scores(lambda s, a: a + (torch.tensor([0.5, 0.25])[:, None, None] * slopes(a.shape[-1])).to(a)),

@@ -21,7 +21,7 @@ _ONE = frozenset(f"aten.{name}" for name in _MOVING.split())
 _SCALING = frozenset(["aten.mul", "aten.div"])
 _JOINING = frozenset(["aten.add", "aten.sub", "aten.cat", "aten.stack"])
 """Linear in all their operands together."""
-_COPYING = frozenset(f"aten.{name}" for name in "to _to_copy type_as contiguous clone alias detach".split())
+_COPYING = frozenset(f"aten.{name}" for name in ["to", "_to_copy", "type_as", "contiguous", "clone", "alias", "detach"])
 
 
 @dataclass(frozen=True, eq=False)
