@@ -161,6 +161,10 @@ APART: dict[str, tuple[Any, dict[str, nn.Module | nn.Parameter]]] = {
         scores(lambda s, a: a.masked_fill(slopes(a.shape[-1]) < torch.tensor([-1, -3])[:, None, None], -torch.inf)),
         {},
     ),
+    "windows that are wider than the example": (
+        scores(lambda s, a: a.masked_fill(slopes(a.shape[-1]) < torch.tensor([-5, -7])[:, None, None], -torch.inf)),
+        {},
+    ),
     "one head read twice": (lambda s, q, k, v: s.out(merge(eager(q, k, v))) + eager(q, k, v)[:, 0].mean(-1, True), {}),
     "gains of each head": (
         lambda s, q, k, v: s.out(merge(sdpa(F.rms_norm(q, (4,), None, EPS) * s.gain, k, v))),
@@ -213,7 +217,7 @@ ALIKE: dict[str, tuple[Any, dict[str, nn.Module | nn.Parameter]]] = {
         {},
     ),
     "a factor": (scores(lambda s, a: 0.3 * a), {}),
-    "slopes that are the same": (scores(lambda s, a: a + (torch.ones(2, 1, 1) * slopes(a.shape[-1])).to(a)), {}),
+    "slopes that are the same": (scores(lambda s, a: a + slopes(a.shape[-1]).expand(2, -1, -1).to(a)), {}),
 }
 
 
