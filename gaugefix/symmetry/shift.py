@@ -144,8 +144,8 @@ class AbsorbAlong:
         if not bool(k.detach().isfinite().all()):
             raise SymmetryError(
                 f"Expected gains other than 0 in '{self.gain}', got {int((~k.isfinite()).sum())} zeros. There "
-                f"'{self.parameter}' has no constant that could stand in for its missing bias: leave the shift out with "
-                "gauge.select."
+                f"'{self.parameter}' has no constant that could stand in for its missing bias: leave the shift out "
+                "with gauge.select."
             )
         moved = self.source.value(t) if self.source.terms else torch.zeros_like(shift)
         before, after = k @ shift, k @ (shift + moved)

@@ -6,16 +6,19 @@ The floor is one foreach norm pass plus one foreach scale pass over the same ten
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 import gaugefix
+from gaugefix.discovery.capture import capture
 from gaugefix.slices import MinimalNorm
 from gaugefix.symmetry import Element
 from tests.benchmarks.models import ResNet18, mlp
 from tests.benchmarks.ratio import paired
+from tests.discovery.transformers_large import gpt2, llama
 
 NETS: dict[str, tuple[Callable[[], nn.Module], torch.Size]] = {
     "mlp": (mlp, torch.Size((2, 784))),
@@ -107,6 +110,17 @@ def test_discovery(benchmark, case: Case) -> None:
     ratio = paired(lambda: gaugefix.discover(case.model, case.args), export, rounds=5, warmup=1)
     benchmark.pedantic(lambda: gaugefix.discover(case.model, case.args), rounds=3, warmup_rounds=1)
     report(benchmark, to_export=ratio)
+
+
+@pytest.mark.parametrize(
+    "make", [partial(gpt2, "124M"), partial(gpt2, "1.5B"), llama], ids=["gpt2", "gpt2-xl", "llama"]
+)
+def test_discovery_of_transformers(benchmark, make) -> None:
+    """Against the exports that it contains: in eval mode, and in train mode where that differs."""
+    model, args = make()
+    ratio = paired(lambda: gaugefix.discover(model, args), lambda: capture(model, args), rounds=5, warmup=1)
+    benchmark.pedantic(lambda: gaugefix.discover(model, args), rounds=3)
+    report(benchmark, to_exports=ratio)
 
 
 def test_drift(benchmark, case: Case) -> None:

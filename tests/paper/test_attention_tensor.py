@@ -75,7 +75,7 @@ def test_every_symmetry_leaves_the_tensor_and_no_part_of_one_does():
     """Negative control: what moves one parameter of a symmetry and leaves the others changes the tensor."""
     model, gauge, x = layer()
     before, output = tensor_of(model), model(x)
-    for s in gauge.applied:
+    for s in (s for s in gauge.applied if s.group.dimension):
         moved, value = copy.deepcopy(model), gauge.random(scale=0.7, seed=1).values[s.name]
         act_(moved, gauge, Element(((s.name, value),)))
         assert relative(tensor_of(moved), before) < 1e-12
@@ -84,6 +84,16 @@ def test_every_symmetry_leaves_the_tensor_and_no_part_of_one_does():
             half.get_parameter(left).data.copy_(model.get_parameter(left))
             assert relative(tensor_of(half), before) > 1e-2, (s.name, left)
             assert relative(half(x), output) > 1e-3, (s.name, left)
+
+
+def test_an_exchange_of_heads_exchanges_their_tensors():
+    model, gauge, x = layer()
+    before, output = tensor_of(model), model(x)
+    order = torch.arange(HEADS).roll(1)
+    act_(model, gauge, Element((("attention:heads", order),)))
+    assert relative(tensor_of(model), before[order]) < 1e-12
+    assert relative(tensor_of(model), before) > 1e-2
+    assert relative(model(x), output) < 1e-12
 
 
 @pytest.mark.parametrize("role", range(3), ids=["queries", "keys", "values"])
