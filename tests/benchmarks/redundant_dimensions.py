@@ -7,7 +7,6 @@ Writes the table; about a minute on one core, in 2 GB.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ How many dimensions of the parameters change nothing that the model computes (wi
 complex factor for each plane; *scalings* of gains and gated units; *shifts* of biases; *writers* and *readers*, kernels
 of layer norms; *rotations* of the residual stream. Tied embeddings rule out rotations, and the scalings of the last
 norm. *Exact* counts what holds with dropout on too. Parameters are on the meta device: the group depends on shapes
-alone. *Export* (of both modes) and *discovery*, which includes it, are seconds on one core, the median of three.
+alone. *Export* (of both modes) and *discovery*, which includes it, are seconds on one core, one run each.
 
     python -m tests.benchmarks.redundant_dimensions docs/evidence/redundant_dimensions.md
 
@@ -58,22 +57,21 @@ def kind(symmetry: Symmetry) -> str:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def row(name: str) -> list[str]:
     """One line of the table."""
     model, args = MODELS[name]()
+    begin = time.perf_counter()
     gauge = gaugefix.discover(model, args)
+    discovery = time.perf_counter() - begin
     found = {k: sum(s.dimension for s in gauge.applied if kind(s) == k) for k in KINDS}
     size = sum(p.numel() for p in model.parameters())
     assert gauge.dimension == sum(found.values())
-    times = seconds(lambda: capture(model, args)), seconds(lambda: gaugefix.discover(model, args))
+    times = seconds(lambda: capture(model, args)), discovery
     counts = [size, *found.values(), gauge.dimension, gauge.exact().dimension]
     numbers = [f"{n:,}".replace(",", " ") for n in counts]
     return [name, *numbers, f"{gauge.dimension / size:.2%}", *(f"{t:.1f}" for t in times)]
