@@ -166,7 +166,7 @@ def read_linear(ctx: Pass, reader: Reader, discrete: bool = True) -> list[Linear
     turning[found.planes.ravel()] = True
     symmetries += _planes(reader, alive)
     symmetries += _scalings(reader, alive & ~tied & ~mixed & ~turning)
-    symmetries += _products(reader, ctx.labels, alive, discrete)
+    symmetries += _products(reader, ctx.labels, consumed, discrete)
     return symmetries + (_permutations(reader, ctx.labels, mixed) if discrete else [])
 
 
@@ -225,7 +225,7 @@ def _diagonal(kind: str, n: int) -> Group:
     return SignedScaling(n) if kind == "signed" else PositiveScaling(n)
 
 
-def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_], discrete: bool) -> list[LinearSymmetry]:
+def _products(reader: Reader, labels: Labels, consumed: NDArray[np.bool_], discrete: bool) -> list[LinearSymmetry]:
     """Scales that are tied by products, one family per basis vector of the solutions."""
     found = reader.found
     scale = ((found.allowed & SCALE) > 0) & ~found.selfdual
@@ -235,7 +235,7 @@ def _products(reader: Reader, labels: Labels, alive: NDArray[np.bool_], discrete
         for torus in toruses(labels, found, free):
             for solution in torus.exponents.T:
                 members, powers = torus.members[:, solution != 0], solution[solution != 0]
-                wanted = alive[members].any(1)
+                wanted = reader.touched[members].any(1) & consumed[members].any(1)  # of a gain, the product is read
                 if signs_only:  # flips of channels that scale are part of their scaling
                     wanted &= ~scale[members].all(1)
                 odd = powers % 2 != 0

@@ -212,6 +212,21 @@ def test_what_commutes_may_follow(change):
     assert symbols(sound(Rotary(lambda x: change(by_halves(x))), X, LONG), "planes") == ["GL(1,C)^4"]
 
 
+def test_gains_of_normalized_queries_and_keys_scale_against_each_other():
+    """One number for each plane, the same in all heads."""
+
+    def forward(s, x):
+        q, k, v = (split(m(x), 2) for m in (s.q, s.k, s.v))
+        q, k = F.rms_norm(q, (4,), s.g, EPS), F.rms_norm(k, (4,), s.h, EPS)
+        return s.out(merge(sdpa(by_halves(q), by_halves(k), v)))
+
+    linears = {name: nn.Linear(6, 8) for name in "qkv"}
+    model = Net(forward, **linears, out=nn.Linear(8, 6), g=parameter(4), h=parameter(4))
+    gauge = sound(model, X, LONG)
+    assert {s.name: s.group.symbol for s in ending(gauge, "scale")} == {"g:scale": "R*^2"}
+    assert gauge.dimension == redundancy(model, X, draws=1).nullity == 2 + 32 + 8
+
+
 def test_a_norm_that_is_written_out_may_follow():
     """In float32, of what turned: the casts belong to the norm."""
 
