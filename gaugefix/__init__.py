@@ -50,7 +50,18 @@ _ROOM_OF = {
     "project_": "projection",
     "verify": "verification",
 }
-_ROOMS = ("callbacks", "discovery", "errors", "functional", "groups", "metrics", "slices", "symmetry", "testing")
+_ROOMS = (
+    "callbacks",
+    "discovery",
+    "errors",
+    "functional",
+    "groups",
+    "metrics",
+    "ode",
+    "slices",
+    "symmetry",
+    "testing",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ from gaugefix.ode.affine_gauge import AffineGauge
 from gaugefix.ode.composition import Composition
 from gaugefix.ode.connecting import Connecting
 from gaugefix.ode.end_slices import check_ends
+from gaugefix.ode.equal_lengths import equal_lengths
+from gaugefix.ode.equidistribute import equidistribute, final_errors
 from gaugefix.ode.field import Diffeomorphism, Field
 from gaugefix.ode.fit_gauge import fit_gauge
 from gaugefix.ode.gauged_field import GaugedField
@@ -19,6 +21,8 @@ from gaugefix.ode.ripple import Ripple
 from gaugefix.ode.sampling import sample
 from gaugefix.ode.temporal import GaugeFixed, temporal_gauge
 from gaugefix.ode.terms import depth_smoothness, jacobian_frobenius, kinetic, speed_variance
+from gaugefix.ode.time_gauge import TimeGauge
+from gaugefix.ode.warped_field import WarpedField
 
 __all__ = [
     "AffineGauge",
@@ -35,8 +39,13 @@ __all__ = [
     "ReluField",
     "Rescaling",
     "Ripple",
+    "TimeGauge",
+    "WarpedField",
     "check_ends",
     "depth_smoothness",
+    "equal_lengths",
+    "equidistribute",
+    "final_errors",
     "fit_gauge",
     "holonomy",
     "integrate",

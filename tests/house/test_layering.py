@@ -16,6 +16,7 @@ ROOT_ROOM = "gaugefix"  # gaugefix/__init__.py: the public API, which knows ever
 MAY_IMPORT = {
     "errors": set(),
     "groups": {"errors"},
+    "ode": {"errors", "groups"},
     "symmetry": {"errors", "groups"},
 }
 # room -> the rooms that it must not import
@@ -29,7 +30,7 @@ MUST_NOT_IMPORT = {
 LIGHTNING = {"lightning", "pytorch_lightning"}
 ROOMS_WITH_LIGHTNING = {"callbacks", "demo", "cli"}
 ROOMS_WITHOUT_TORCH_NN = {"groups", "symmetry"}
-OPTIONAL_PACKAGES = {"wandb", "matplotlib", "sklearn", "rich"}
+OPTIONAL_PACKAGES = {"wandb", "matplotlib", "sklearn", "rich", "torchdiffeq"}
 
 
 def files() -> list[Path]:
@@ -147,6 +148,16 @@ def test_importing_gaugefix_imports_no_optional_package():
     added = set(done.stdout.split())
     assert "gaugefix" in added
     assert not added & OPTIONAL_PACKAGES
+
+
+def test_every_room_is_reached_from_the_top_and_needs_no_optional_package():
+    program = (
+        "import sys, lightning.pytorch, torchmetrics; before = set(sys.modules); import gaugefix; "
+        "rooms = [getattr(gaugefix, room) for room in gaugefix._ROOMS]; "
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & OPTIONAL_PACKAGES
 
 
 @pytest.mark.parametrize("name", ["utils", "util", "helpers", "helper", "misc", "common"])
