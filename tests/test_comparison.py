@@ -29,7 +29,7 @@ def test_models_of_one_orbit_have_one_form(name, dtype, bound):
     net, gauge, _ = any_net(name, seed=1)
     net = net.to(dtype)
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(0.3, seed=2, discrete=True))
+    act_(other, gauge, gauge.random(0.3, seed=2, discrete=True, conditional=True))
     here, there = canonicalize(net, gauge), canonicalize(other, gauge)
     for (label, p), q in zip(here.named_parameters(), there.parameters(), strict=True):
         assert p.dtype == dtype
@@ -56,7 +56,7 @@ def test_one_factor_that_is_zero_lets_the_other_be_normed():
     with torch.no_grad():
         net[1].weight.zero_()
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(0.3, seed=2))
+    act_(other, gauge, gauge.random(0.3, seed=2, conditional=True))
     for p, q in zip(canonicalize(net, gauge).parameters(), canonicalize(other, gauge).parameters(), strict=True):
         torch.testing.assert_close(p @ p.T if p.ndim > 1 else p.norm(), q @ q.T if q.ndim > 1 else q.norm())
     assert relative(canonicalize(net, gauge)(batch), net(batch)) < 1e-13

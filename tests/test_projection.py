@@ -32,7 +32,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_outputs_stay_within_the_tolerance_of_the_dtype(kind, name, dtype, train):
     net, gauge, batch = build(name, dtype)
-    act_(net, gauge, gauge.random(scale=1.0, seed=2))  # a badly unbalanced start, function unchanged
+    act_(net, gauge, gauge.random(scale=1.0, seed=2, conditional=True))  # a badly unbalanced start, function unchanged
     net.train(train)
     before = net(batch)
     kept = parameters(net)
@@ -52,7 +52,7 @@ def test_outputs_of_random_networks_stay(widths, seed, spread, dtype):
     torch.manual_seed(seed)
     net = mlp(*widths).to(dtype)
     gauge, batch = declared(net), torch.randn(32, widths[0], dtype=dtype)
-    act_(net, gauge, gauge.random(spread, seed))
+    act_(net, gauge, gauge.random(spread, seed, conditional=True))
     before = net(batch)
     project_(net, gauge, "minimal_norm")
     assert relative(net(batch), before) <= tolerance(dtype)
@@ -146,7 +146,7 @@ def test_drift_is_the_distance_that_was_gone(name, scale):
     net, gauge, _ = build(name)
     gauge = gauge.select(lambda s: s in scalings(gauge))
     project_(net, gauge, TIGHT)
-    element = gauge.random(scale, seed=6)
+    element = gauge.random(scale, seed=6, conditional=True)
     act_(net, gauge, element)
     found = drift(net, gauge, TIGHT)
     gone = log_distance(gauge, element)
@@ -213,7 +213,7 @@ def test_drift_is_the_norm_over_all_symmetries():
 
 def test_repeated_steps_of_one_symmetry_count_as_their_product():
     _, gauge, _ = build("mlp")
-    element = gauge.random(scale=1.0, seed=1)
+    element = gauge.random(scale=1.0, seed=1, conditional=True)
     assert log_norms(gauge, element.then(gauge.inverse(element))) == pytest.approx(dict.fromkeys(element.values, 0.0))
     twice = log_norms(gauge, element.then(element))
     assert twice == pytest.approx({name: 4 * value for name, value in log_norms(gauge, element).items()})

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -17,6 +16,7 @@ from gaugefix.discovery.call import Call, bind, convolution_layout
 from gaugefix.discovery.capture import Capture
 from gaugefix.discovery.fusion import Fusion, Fusions
 from gaugefix.discovery.fusion.constants import run_node
+from gaugefix.discovery.grouping import distinct
 from gaugefix.discovery.labels import NOTHING, Heads, Labels
 from gaugefix.discovery.shifts import Derived, ParameterShift, Shifts, Terms
 from gaugefix.discovery.value import Relation, Source, Value, known, pad_left, values_in
@@ -216,7 +216,7 @@ class Pass:
                 self._give_up(name)
         table = self.shifts.tables[name]
         read = table if source.entries is None else table.reshape(-1)[source.entries]
-        self.shifts.seen.setdefault(name, []).append(np.unique(read.numpy()))
+        self.shifts.seen.setdefault(name, []).append(distinct(read.numpy()))
         return read
 
     # ---- the run ---------------------------------------------------------------------------------------------------

@@ -86,10 +86,12 @@ class Shifts:
 
     def partly_seen(self) -> list[Ints]:
         """Unknowns of parameters of which this example reads a part only: a longer one would read the rest."""
-        tables = ((table, self.seen.get(name, [])) for name, table in self.tables.items())
-        return [
-            t.reshape(-1).numpy() for t, seen in tables if seen and len(np.unique(np.concatenate(seen))) < t.numel()
-        ]
+        read = np.zeros(self.count, bool)
+        for seen in self.seen.values():
+            for index in seen:
+                read[index] = True
+        tables = [self.tables[name].reshape(-1).numpy() for name in self.seen]
+        return [table for table in tables if not read[table].all()]
 
     def constant_along(self, terms: Terms, axes: list[int]) -> Terms:
         """Demand that the terms do not vary along ``axes``; return them with these axes of size 1."""

@@ -1,5 +1,6 @@
 """Symmetries as frozen data about names, and their action on named tensors."""
 
+from gaugefix.symmetry.absorb_along import AbsorbAlong
 from gaugefix.symmetry.base import GRADIENT, PARAMETER, RATIO, SQUARED_GRADIENT, Part, Symmetry
 from gaugefix.symmetry.element import Element
 from gaugefix.symmetry.exactness import Exactness
@@ -8,7 +9,8 @@ from gaugefix.symmetry.kernels import ReaderKernel, WriterKernel
 from gaugefix.symmetry.leg import Leg
 from gaugefix.symmetry.linear import LinearSymmetry
 from gaugefix.symmetry.rotation import Gain, ResidualRotation
-from gaugefix.symmetry.shift import Absorb, AbsorbAlong, Add, ChannelMap, Derive, Form, ShiftSymmetry, Solve
+from gaugefix.symmetry.shift import ShiftSymmetry
+from gaugefix.symmetry.shift_steps import Absorb, Add, ChannelMap, Derive, Form, Solve
 
 __all__ = [
     "GRADIENT",

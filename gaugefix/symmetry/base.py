@@ -73,6 +73,10 @@ class Symmetry(ABC):
     def act(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
         """Return the moved parameters (out of place, differentiable), from the tensors named by :attr:`reads`."""
 
+    def strain(self, tensors: Mapping[str, Tensor], value: Tensor) -> float:
+        """Return by which factor ``act`` may amplify rounding errors: 1, but for conditional symmetries near a zero."""
+        return 1.0
+
     def transport(
         self, tensors: Mapping[str, Tensor], value: Tensor, law: int, at: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

@@ -103,19 +103,22 @@ class GaugeGroup:
         """Return the group with more symmetries (and the shapes of what they read)."""
         return replace(self, symmetries=(*self.symmetries, *extra), shapes={**self.shapes, **shapes})
 
-    def random(self, scale: float = 0.3, seed: int = 0, discrete: bool = False) -> Element:
-        """Draw an element of all applied symmetries.
+    def random(self, scale: float = 0.3, seed: int = 0, discrete: bool = False, conditional: bool = False) -> Element:
+        """Draw an element of the applied symmetries.
 
         Args:
             scale: standard deviation of the algebra coordinates (of log λ for a scaling).
             seed: of the generator; the same seed gives the same element.
             discrete: whether to draw sign flips and permutations too.
+            conditional: whether to draw symmetries that hold only where some parameters are not zero
+                (:attr:`Symmetry.conditional`) too. A new layer norm, whose β is zero, is no such point.
 
         Returns:
             Float64 (int64 for permutations) elements on the CPU, one step per symmetry.
         """
         generator = torch.Generator().manual_seed(seed)
         chosen = [s for s in self.applied if discrete or s.group.dimension > 0]
+        chosen = [s for s in chosen if conditional or not s.conditional]
         steps = [(s.name, s.group.random(scale, generator, discrete=discrete)) for s in chosen]
         return Element(tuple(steps))
 

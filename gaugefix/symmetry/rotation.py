@@ -76,6 +76,11 @@ class ResidualRotation(Symmetry):
     def conditional(self) -> bool:
         return any(gain is not None for _, gain in self.legs)
 
+    def strain(self, tensors: Mapping[str, Tensor], value: Tensor) -> float:
+        """The largest ratio of two gains of one norm: γRγ⁻¹ divides by the smallest."""
+        gains = [gain.values(tensors).detach().abs() for _, gain in self.legs if gain is not None]
+        return max((float(gain.max() / gain.min()) for gain in gains), default=1.0)
+
     @property
     def parts(self) -> tuple[Part, ...]:
         return tuple(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gaugefix
-from gaugefix import GaugeProjection, OrbitDrift
+from gaugefix import GaugeProjection, OrbitDrift, verification
 from gaugefix.errors import SymmetryError
 from gaugefix.symmetry import (
     GRADIENT,
@@ -22,6 +22,7 @@ from gaugefix.symmetry import (
     named_tensors,
 )
 from gaugefix.testing import randomise_, redundancy
+from gaugefix.testing.trial import Trial
 from tests.callbacks.small_fits import CLASSES, INPUTS, Fitted, data, trainer
 from tests.discovery.architectures import Net, parameter
 from tests.discovery.attention_parts import EPS, merge, sdpa, sound, split, x
@@ -163,11 +164,11 @@ class TestActing:
             change(model.n)
         before = copy.deepcopy(model.state_dict())
         with pytest.raises(SymmetryError, match=match):
-            gaugefix.act_(model, gauge, gauge.random())
+            gaugefix.act_(model, gauge, gauge.random(conditional=True))
         assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
     def test_no_constant_is_an_error(self):
-        self.zero(lambda n: n.bias.zero_(), r"Expected Σβ/γ other than 0 for the norm of 'n.bias', got 0.*gauge.select")
+        self.zero(lambda n: n.bias.zero_(), "Expected Σβ/γ away from 0 for the norm of 'n.bias', got 0.*gauge.select")
 
     def test_a_gain_of_zero_is_an_error(self):
         self.zero(lambda n: n.weight[2].zero_(), r"Expected gains other than 0 in 'n.weight', got 1 zeros.*'o.weight'")
@@ -178,8 +179,50 @@ class TestActing:
         state = {name: t.detach() for name, t in named_tensors(model).items()}
         state["n.weight"], state["n.bias"] = torch.ones(4).double(), torch.tensor([1.0, 0.0, 0.0, 0.0]).double()
         assert leg.gain == "n.weight"
-        with pytest.raises(SymmetryError, match="Expected Σβ/γ other than 0"):
+        with pytest.raises(SymmetryError, match="Expected Σβ/γ away from 0"):
             s.act(state, torch.tensor([-1.0, 0.0, 0.0, 0.0]).double())
+
+    @pytest.mark.parametrize(
+        ("dtype", "refused"), [(torch.float64, False), (torch.float32, False), (torch.bfloat16, True)]
+    )
+    def test_a_constant_near_zero_is_refused_where_half_of_the_digits_would_go(self, dtype, refused):
+        model, s, _ = self.gauge()
+        state = {name: t.detach() for name, t in named_tensors(model).items()}
+        state["n.weight"], state["n.bias"] = torch.ones(4).double(), torch.full((4,), 0.005).double()
+        state = {name: t.to(dtype) for name, t in state.items()}
+        value = torch.tensor([0.3, -0.3, 0.2, -0.2]).double()  # κ stays 0.02
+        assert 190 < s.strain(state, value) < 230  # ‖k‖‖x‖/κ = 2·√(4 + 0.26)/0.02
+        if dtype == torch.bfloat16:
+            with pytest.raises(SymmetryError, match=r"grow by 2\.1e\+02 \(torch.bfloat16 bears 1e\+01\)"):
+                s.act(state, value)
+        else:
+            s.act(state, value)
+
+
+def test_random_elements_fit_a_new_model():
+    """Its β is zero, where conditional shifts have no constant; they are drawn when asked for."""
+    model = head(lambda s, h: s.o(h))
+    gauge = gaugefix.discover(model, X)
+    assert conditional(gauge)
+    expected = model(*X)
+    gaugefix.act_(model, gauge, gauge.random())
+    torch.testing.assert_close(model(*X), expected, rtol=1e-4, atol=1e-5)
+    drawn = set(gauge.random(conditional=True).values) - set(gauge.random().values)
+    assert drawn == {s.name for s in gauge.applied if s.conditional}
+
+
+def test_verify_takes_elements_that_do_not_amplify_rounding(monkeypatch):
+    """Of several; with one only, an element that brings Σβ/γ near zero would count as a false symmetry."""
+    model, strains = head(lambda s, h: s.o(h)), []
+    gauge = gaugefix.discover(model, X)
+    for draws in (1, 8):
+        monkeypatch.setattr(verification, "_DRAWS", draws)
+        strains.append([])
+        for seed in range(40):
+            trial = Trial(model, X, {}, seed)
+            element = verification._draw(trial, gauge, 0.3, seed + 1)
+            strains[-1].append(verification._strain(trial, gauge, element))
+    assert max(strains[1]) < 30 < 60 < max(strains[0])
 
 
 class Conditional(nn.Module):

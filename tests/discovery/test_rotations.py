@@ -174,5 +174,5 @@ def test_a_gain_of_zero_is_an_error_and_changes_nothing():
         model.m.weight[1] = 0.0
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(SymmetryError, match=r"Expected gains other than 0 in 'm.weight', got 1 zeros.*gauge.select"):
-        gaugefix.act_(model, gauge, gauge.random())
+        gaugefix.act_(model, gauge, gauge.random(conditional=True))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())

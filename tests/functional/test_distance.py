@@ -21,7 +21,7 @@ over_all = pytest.mark.parametrize("name", ALL)
 
 def moved(net, gauge, seed=5, scale=0.3):
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(scale, seed, discrete=True))
+    act_(other, gauge, gauge.random(scale, seed, discrete=True, conditional=True))
     return other
 
 

@@ -26,7 +26,7 @@ def test_a_random_element_is_not_seen(first):
             warnings.simplefilter("ignore", ConvergenceWarning)
             gauge = discover(net, [x.double() if x.is_floating_point() else x for x in args])
             other = copy.deepcopy(net)
-            act_(other, gauge, gauge.random(0.3, seed + 1, discrete=True))
+            act_(other, gauge, gauge.random(0.3, seed + 1, discrete=True, conditional=True))
             found = distance(net, other, gauge)
         if not found.unfixed:  # else the distance is that of an approach, which may stop short
             assert float(found) < 1e-8, seed

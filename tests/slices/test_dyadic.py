@@ -24,7 +24,7 @@ def is_power_of_two(value):
 @pytest.mark.parametrize("name", ["mlp", "gated", "grouped", "bottleneck", "normed"])
 def test_every_factor_is_a_power_of_two(name, kind):
     net, gauge, _ = build(name)
-    act_(net, gauge, gauge.random(scale=2.0, seed=1))
+    act_(net, gauge, gauge.random(scale=2.0, seed=1, conditional=True))
     element = project_(net, gauge, kind, dyadic=True)
     assert element.steps
     assert all(isinstance(gauge[name].group, DiagonalGroup) and is_power_of_two(v) for name, v in element.steps)
@@ -33,7 +33,7 @@ def test_every_factor_is_a_power_of_two(name, kind):
 
 def test_rounding_is_to_the_nearest_power_and_keeps_signs():
     _, gauge, _ = build("gated")
-    element = gauge.random(scale=2.0, seed=3, discrete=True)
+    element = gauge.random(scale=2.0, seed=3, discrete=True, conditional=True)
     rounded = dyadic(gauge, element)
     signed = [name for name, _ in rounded.steps if gauge[name].group.symbol.startswith("R*")]
     assert signed
@@ -48,7 +48,7 @@ def test_rounding_is_to_the_nearest_power_and_keeps_signs():
 @pytest.mark.parametrize("exponent", [-300, -20, -1, 0, 1, 20, 300])
 def test_powers_of_two_stay_as_they_are(exponent):
     _, gauge, _ = build("mlp")
-    element = gauge.random(0.0)
+    element = gauge.random(0.0, conditional=True)
     element = type(element)(tuple((name, value * 2.0**exponent) for name, value in element.steps))
     for name, value in dyadic(gauge, element).steps:
         assert value.tolist() == [math.ldexp(1.0, exponent)] * gauge[name].group.coordinates
@@ -60,7 +60,7 @@ def test_powers_of_two_stay_as_they_are(exponent):
 def test_outputs_are_the_same_to_the_last_bit(name, dtype, train):
     net, gauge, batch = build(name, dtype)
     # Within the range of float16, whose subnormal numbers would round: unbalanced, but by single powers of two.
-    act_(net, gauge, dyadic(gauge, gauge.random(scale=1.0, seed=5)))
+    act_(net, gauge, dyadic(gauge, gauge.random(scale=1.0, seed=5, conditional=True)))
     net.train(train)
     moved = copy.deepcopy(net)
     element = project_(moved, gauge, "minimal_norm", dyadic=True)
@@ -73,7 +73,7 @@ def test_outputs_are_the_same_to_the_last_bit(name, dtype, train):
 @pytest.mark.parametrize("name", SCALED)
 def test_the_slice_is_reached_up_to_half_a_power_of_two_per_unit(name):
     net, gauge, _ = build(name)
-    act_(net, gauge, gauge.random(scale=2.0, seed=1))
+    act_(net, gauge, gauge.random(scale=2.0, seed=1, conditional=True))
     project_(net, gauge, MinimalNorm(1e-8), dyadic=True)
     again = project_(net, gauge, MinimalNorm(1e-8), dyadic=True)
     assert all(bool((value == 1).all()) for _, value in again.steps)
@@ -85,7 +85,7 @@ def test_the_slice_is_reached_up_to_half_a_power_of_two_per_unit(name):
 @pytest.mark.parametrize("name", ["bottleneck", "normed", "flattened"])
 def test_matrices_and_shifts_are_left_out_and_what_scales_is_solved_without_them(name):
     net, gauge, _ = build(name)
-    act_(net, gauge, gauge.random(scale=1.0, seed=1))
+    act_(net, gauge, gauge.random(scale=1.0, seed=1, conditional=True))
     element = project_(net, gauge, MinimalNorm(1e-8), dyadic=True)
     diagonal = gauge.select(lambda s: isinstance(s.group, DiagonalGroup))
     assert {n for n, _ in element.steps} == {s.name for s in diagonal.applied if s.group.dimension}
@@ -95,7 +95,7 @@ def test_matrices_and_shifts_are_left_out_and_what_scales_is_solved_without_them
 
 def test_repeated_steps_are_rounded_as_their_product():
     _, gauge, _ = build("mlp")
-    small = gauge.random(scale=0.0)
+    small = gauge.random(scale=0.0, conditional=True)
     small = type(small)(tuple((name, value * 2**0.3) for name, value in small.steps))
     twice = dyadic(gauge, small.then(small))  # 2^0.6 rounds to 2, though 2^0.3 alone rounds to 1
     assert all(value.tolist() == [2.0] * gauge[name].group.coordinates for name, value in twice.steps)

@@ -37,7 +37,7 @@ def test_projection_keeps_the_function_and_reaches_the_slice(first):
         if not any(s.group.dimension for s in gauge.applied):
             continue
         before = outputs(net, args)
-        act_(net, gauge, gauge.random(0.5, seed))
+        act_(net, gauge, gauge.random(0.5, seed, conditional=True))
         for kind in ("minimal_norm", "unit_norm"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)

@@ -33,7 +33,7 @@ def apart(net, other):
 def test_a_reference_on_the_orbit_is_reached(name):
     net, gauge, batch = any_net(name)
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(0.3, seed=5, discrete=True))
+    act_(other, gauge, gauge.random(0.3, seed=5, discrete=True, conditional=True))
     assert apart(net, other) > 0.1
     before = other(batch)
     project_(other, gauge, Reference(net))
@@ -52,7 +52,7 @@ def test_the_distance_never_grows_and_the_function_stays(name, noise):
     generator = torch.Generator().manual_seed(0)
     for p in reference.parameters():
         p += noise * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    act_(net, gauge, gauge.random(0.1, seed=3))
+    act_(net, gauge, gauge.random(0.1, seed=3, conditional=True))
     before, far = net(batch), apart(net, reference)
     project_(net, gauge, Reference(reference, rounds=2, tolerance=1e-3))
     assert relative(net(batch), before) < 1e-11
@@ -113,7 +113,9 @@ def test_a_state_dict_serves_and_is_copied():
     state = net.state_dict()
     slice = Reference(state)
     before = copy.deepcopy(net)
-    act_(net, gauge, gauge.random(0.3, seed=1, discrete=True))  # the state dict moves along, the copy does not
+    act_(
+        net, gauge, gauge.random(0.3, seed=1, discrete=True, conditional=True)
+    )  # the state dict moves along, the copy does not
     project_(net, gauge, slice)
     assert apart(net, before) < 1e-5
 

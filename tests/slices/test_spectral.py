@@ -49,7 +49,7 @@ def test_the_function_stays(name):
 def test_every_point_of_an_orbit_leads_to_the_same_one(name, seed):
     net, gauge, _ = any_net(name, seed)
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(0.3, seed + 5, discrete=True))
+    act_(other, gauge, gauge.random(0.3, seed + 5, discrete=True, conditional=True))
     before = [relative(p, q) for p, q in zip(net.parameters(), other.parameters(), strict=True)]
     assert max(before) > 0.1
     for m in (net, other):
@@ -70,7 +70,7 @@ def test_a_second_projection_moves_nothing(name):
 @over_all
 def test_the_residual_vanishes_on_the_slice_only(name):
     net, gauge, _ = any_net(name)
-    act_(net, gauge, gauge.random(0.5, seed=1, discrete=True))
+    act_(net, gauge, gauge.random(0.5, seed=1, discrete=True, conditional=True))
     away = float(TIGHT.residual(gauge, named(net, gauge)))
     project_(net, gauge, TIGHT)
     assert float(TIGHT.residual(gauge, named(net, gauge))) < 1e-9
@@ -180,7 +180,7 @@ def test_heads_are_in_order_of_size():
     exchange = LinearSymmetry("heads", Exactness.EXACT, acting=Permutations(3), legs=legs)
     gauge = gauge.with_symmetries([exchange], {})
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(0.5, seed=2, discrete=True))
+    act_(other, gauge, gauge.random(0.5, seed=2, discrete=True, conditional=True))
     for m in (net, other):
         project_(m, gauge, TIGHT)
         sizes = m["v"].weight.detach().unflatten(0, (3, 2)).square().sum((1, 2))
@@ -231,7 +231,7 @@ def test_a_plain_rotation_is_fixed_by_the_moments_of_all_its_legs():
     net = nn.ModuleDict({"a": nn.Linear(7, 4, bias=False), "b": nn.Linear(4, 6, bias=False)}).double()
     gauge = declare(net, Orthogonal(4), {"a.weight": 0}, {"b.weight": 1})
     other = copy.deepcopy(net)
-    act_(other, gauge, gauge.random(1.0, seed=3, discrete=True))
+    act_(other, gauge, gauge.random(1.0, seed=3, discrete=True, conditional=True))
     for m in (net, other):
         project_(m, gauge, "spectral")
     torch.testing.assert_close(net["a"].weight, other["a"].weight, rtol=0, atol=1e-10)
@@ -252,5 +252,5 @@ def test_single_precision_reaches_the_same_point(name):
 def test_drift_from_the_spectral_slice_is_zero_on_it():
     net, gauge, _, _ = projected("grouped queries")
     assert drift(net, gauge, TIGHT).total < 1e-7
-    act_(net, gauge, gauge.random(0.1, seed=1))
+    act_(net, gauge, gauge.random(0.1, seed=1, conditional=True))
     assert drift(net, gauge, TIGHT).total > 1e-2

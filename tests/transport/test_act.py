@@ -20,7 +20,7 @@ def test_the_function_stays_and_the_parameters_move(name, train):
     net, gauge, batch = build(name)
     net.train(train)
     moved = copy.deepcopy(net)
-    act_(moved, gauge, gauge.random(scale=1.0, seed=1, discrete=True))
+    act_(moved, gauge, gauge.random(scale=1.0, seed=1, discrete=True, conditional=True))
     assert max(relative(p, q) for p, q in zip(moved.parameters(), net.parameters(), strict=True)) > 0.1
     for _ in range(2):  # in train mode the second batch is seen after the statistics were updated
         torch.testing.assert_close(moved(batch), net(batch), rtol=1e-12, atol=1e-13)
@@ -31,7 +31,7 @@ def test_the_function_stays_and_the_parameters_move(name, train):
 def test_float32_keeps_the_function_within_the_tolerance(name):
     net, gauge, batch = build(name, torch.float32)
     before = net.eval()(batch)
-    act_(net, gauge, gauge.random(scale=1.0, seed=1))
+    act_(net, gauge, gauge.random(scale=1.0, seed=1, conditional=True))
     assert relative(net(batch), before) <= tolerance(torch.float32)
 
 
@@ -44,7 +44,7 @@ def test_the_inverse_element_brings_everything_back(name, dtype):
     optimizer.step()
     before, gradients = parameters(net), {n: p.grad.clone() for n, p in net.named_parameters()}
     buffers = {n: b.clone() for n, b in net.named_buffers()}
-    element = gauge.random(scale=0.5, seed=1, discrete=True)
+    element = gauge.random(scale=0.5, seed=1, discrete=True, conditional=True)
     act_(net, gauge, element, [optimizer])
     act_(net, gauge, gauge.inverse(element), [optimizer])
     limit = tolerance(dtype, 4)
@@ -63,7 +63,7 @@ def test_an_element_after_another_is_their_composition(name):
     other = copy.deepcopy(net)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         q.grad = p.grad.clone()
-    first, second = (gauge.random(scale=0.5, seed=seed, discrete=True) for seed in (1, 2))
+    first, second = (gauge.random(scale=0.5, seed=seed, discrete=True, conditional=True) for seed in (1, 2))
     act_(net, gauge, first.then(second))
     act_(other, gauge, first)
     act_(other, gauge, second)
@@ -78,7 +78,7 @@ def test_the_identity_changes_no_bit():
     loss(net, batch).backward()
     optimizer.step()
     before = fingerprint(net, optimizer)
-    act_(net, gauge, gauge.random(scale=0.0), [optimizer])
+    act_(net, gauge, gauge.random(scale=0.0, conditional=True), [optimizer])
     act_(net, gauge, Element(()), [optimizer])
     assert fingerprint(net, optimizer) == before
 
@@ -87,7 +87,7 @@ def test_tensors_stay_the_same_objects():
     net, gauge, batch = build("normed")
     loss(net, batch).backward()
     objects = [(p, p.data_ptr(), p.grad, p.grad.data_ptr()) for p in net.parameters()]
-    act_(net, gauge, gauge.random())
+    act_(net, gauge, gauge.random(conditional=True))
     for p, (same, place, grad, where) in zip(net.parameters(), objects, strict=True):
         assert p is same
         assert p.data_ptr() == place
@@ -99,7 +99,7 @@ def test_a_graph_built_before_the_action_is_noticed():
     """The action is in place: a backward pass through the old values must fail rather than be wrong."""
     net, gauge, batch = build("mlp")
     value = loss(net, batch)
-    act_(net, gauge, gauge.random())
+    act_(net, gauge, gauge.random(conditional=True))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
 
@@ -108,7 +108,7 @@ def test_what_the_group_does_not_name_stays():
     net, gauge, batch = build("mlp")
     loss(net, batch).backward()
     bias, gradient = net[6].bias.detach().clone(), net[6].bias.grad.clone()
-    act_(net, gauge, gauge.random(scale=1.0))
+    act_(net, gauge, gauge.random(scale=1.0, conditional=True))
     assert torch.equal(net[6].bias, bias)
     assert torch.equal(net[6].bias.grad, gradient)
 
@@ -125,7 +125,7 @@ def test_a_shift_in_front_of_a_batch_norm_moves_its_mean():
     net, gauge, _ = build("flattened")
     (shift,) = [s for s in gauge.applied if isinstance(s, ShiftSymmetry)]
     before = {n: b.clone() for n, b in net.named_buffers()}
-    c = gauge.random(scale=1.0).values[shift.name]
+    c = gauge.random(scale=1.0, conditional=True).values[shift.name]
     act_(net, gauge, Element(((shift.name, c),)))
     torch.testing.assert_close(net[1].running_mean, before["1.running_mean"] + c)
     assert torch.equal(net[1].running_var, before["1.running_var"])
@@ -135,7 +135,7 @@ def test_a_shift_in_front_of_a_batch_norm_moves_its_mean():
 def test_a_permutation_of_channels_permutes_their_statistics():
     net, gauge, _ = build("residual conv")
     before = {n: b.clone() for n, b in net.named_buffers()}
-    element = gauge.random(seed=3, discrete=True)
+    element = gauge.random(seed=3, discrete=True, conditional=True)
     inner = next(n for n, v in element.steps if not v.is_floating_point() and gauge[n].group.coordinates == 5)
     order = element.values[inner]
     assert order.tolist() != list(range(5))

@@ -17,7 +17,7 @@ def test_averaged_copies_keep_their_function_and_move_by_the_same_element(name):
     net, gauge, batch, plain, average = trained_copies(name)
     models = (net, plain, average)
     before = [m.eval()(batch) for m in models]
-    element = gauge.random(scale=0.7, seed=1, discrete=True)
+    element = gauge.random(scale=0.7, seed=1, discrete=True, conditional=True)
     alone = copy.deepcopy(plain)
     act_(alone, gauge, element)
     act_(net, gauge, element, averaged=[plain, average])
@@ -29,7 +29,7 @@ def test_averaged_copies_keep_their_function_and_move_by_the_same_element(name):
 def test_averaging_goes_on_in_the_new_gauge():
     """EMA of (g·θ) = g·(EMA of θ) for linear g: the average of moved points is the moved average."""
     net, gauge, _, plain, average = trained_copies("mlp")
-    element = gauge.random(scale=1.0, seed=1)
+    element = gauge.random(scale=1.0, seed=1, conditional=True)
     expected = copy.deepcopy(average)
     expected.update_parameters(plain)
     act_(expected.module, gauge, element)
@@ -42,7 +42,7 @@ def test_averaging_goes_on_in_the_new_gauge():
 @pytest.mark.parametrize("name", ["mlp", "bottleneck"])
 def test_a_copy_given_twice_moves_once(name):
     net, gauge, _, plain, average = trained_copies(name)
-    element = gauge.random(scale=1.0)
+    element = gauge.random(scale=1.0, conditional=True)
     expected = [copy.deepcopy(m) for m in (net, plain, average.module)]
     for m in expected:
         act_(m, gauge, element)

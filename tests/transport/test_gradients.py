@@ -34,7 +34,7 @@ def assert_gradients_belong(net, batch):
 def test_gradients_after_a_random_element_of_the_whole_group(name):
     net, gauge, batch = build(name)
     loss(net, batch).backward()
-    act_(net, gauge, gauge.random(scale=0.7, seed=2, discrete=True))
+    act_(net, gauge, gauge.random(scale=0.7, seed=2, discrete=True, conditional=True))
     assert_gradients_belong(net, batch)
 
 
@@ -54,7 +54,7 @@ def test_every_kind_of_symmetry_alone(kind):
     seen = 0
     for name in ("gated", "odd", "bottleneck", "normed", "flattened"):
         net, gauge, batch = build(name)
-        drawn = gauge.random(scale=0.7, seed=3, discrete=True)
+        drawn = gauge.random(scale=0.7, seed=3, discrete=True, conditional=True)
         for s in gauge.applied:
             if isinstance(s, kind) or (type(s.group) is kind and not isinstance(s.group, Translations)):
                 moved = copy.deepcopy(net)
@@ -75,7 +75,7 @@ def test_an_orthogonal_group():
     gauge = declare(net, Orthogonal(3, batch=2), {"0.weight": 0, "0.bias": 0}, {"1.weight": 1})
     batch = torch.randn(8, 4, dtype=torch.float64)
     loss(net, batch).backward()
-    act_(net, gauge, gauge.random(scale=1.0, seed=1))
+    act_(net, gauge, gauge.random(scale=1.0, seed=1, conditional=True))
     assert_gradients_belong(net, batch)
 
 
@@ -86,7 +86,7 @@ def test_gradients_of_parameters_that_a_shift_only_reads():
     loss(net, batch).backward()
     optimizer.step()
     (shift,) = [s for s in gauge.applied if isinstance(s, ShiftSymmetry)]
-    c = gauge.random(scale=1.0, seed=1).values[shift.name]
+    c = gauge.random(scale=1.0, seed=1, conditional=True).values[shift.name]
     weight, kept = net[1].weight.detach().clone(), net[1].weight.grad.clone()
     act_(net, gauge, Element(((shift.name, c),)), [optimizer])
     assert torch.equal(net[1].weight, weight)
@@ -104,7 +104,7 @@ def test_first_moments_and_gradients_do_not_mix():
     net[0].bias.grad = net[1].bias.grad = None
     kept = net[1].weight.grad.clone()
     (shift,) = [s for s in gauge.applied if isinstance(s, ShiftSymmetry)]
-    act_(net, gauge, Element(((shift.name, gauge.random(seed=1).values[shift.name]),)), [optimizer])
+    act_(net, gauge, Element(((shift.name, gauge.random(seed=1, conditional=True).values[shift.name]),)), [optimizer])
     torch.testing.assert_close(net[1].weight.grad, kept, rtol=1e-12, atol=0)
     assert net[1].bias.grad is None
 
@@ -116,7 +116,7 @@ def test_second_moments_stay_under_a_shift():
     optimizer.step()
     kept = [optimizer.state[p]["exp_avg_sq"].clone() for p in net.parameters()]
     (shift,) = [s for s in gauge.applied if isinstance(s, ShiftSymmetry)]
-    act_(net, gauge, Element(((shift.name, gauge.random(seed=1).values[shift.name]),)), [optimizer])
+    act_(net, gauge, Element(((shift.name, gauge.random(seed=1, conditional=True).values[shift.name]),)), [optimizer])
     assert all(torch.equal(optimizer.state[p]["exp_avg_sq"], v) for p, v in zip(net.parameters(), kept, strict=True))
 
 
@@ -136,7 +136,7 @@ def test_sparse_gradients_move_and_stay_sparse(discrete):
     assert "table.weight" in {name for s in gauge.applied for name in s.parameters}
     loss(net, ids).backward()
     assert net.table.weight.grad.is_sparse
-    act_(net, gauge, gauge.random(scale=1.0, seed=1, discrete=discrete))
+    act_(net, gauge, gauge.random(scale=1.0, seed=1, discrete=discrete, conditional=True))
     assert_gradients_belong(net, ids)
 
 
@@ -148,7 +148,7 @@ def test_parameters_without_gradients_and_frozen_ones():
     loss(net, batch).backward()
     net[6].weight.grad = None
     before = net[2].weight.clone()
-    act_(net, gauge, gauge.random(scale=1.0, seed=1, discrete=True))
+    act_(net, gauge, gauge.random(scale=1.0, seed=1, discrete=True, conditional=True))
     assert torch.equal(net[2].weight, before)
     assert net[6].weight.grad is None
     assert net[2].weight.grad is None
@@ -161,7 +161,7 @@ def test_gradients_round_once(dtype):
     net, gauge, batch = build("mlp", dtype)
     loss(net, batch).backward()
     wide = {name: p.grad.double() for name, p in net.named_parameters()}
-    element = gauge.random(scale=0.7, seed=2)
+    element = gauge.random(scale=0.7, seed=2, conditional=True)
     act_(net, gauge, element)
     scale = element.values["0:scale"].float().double()
     expected = wide["0.bias"] / scale

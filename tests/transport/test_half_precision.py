@@ -27,7 +27,7 @@ def test_attention_keeps_its_function_under_matrices(name, dtype):
     for seed in range(3):
         net, gauge, (batch, *_) = attention(name, dtype)
         gauge = matrices(gauge)
-        element = gauge.random(scale=0.3, seed=seed)
+        element = gauge.random(scale=0.3, seed=seed, conditional=True)
         assert_invariant(net, batch, lambda n=net, g=gauge, e=element: act_(n, g, e), rtol=limit)
         assert_invariant(net, batch, lambda n=net, g=gauge: project_(n, g, "minimal_norm"), rtol=limit)
         assert all(p.dtype == dtype for p in net.parameters())
@@ -39,7 +39,7 @@ def test_attention_keeps_its_function_under_the_whole_group(name, dtype):
     """A shift that a map without a bias takes up divides by a sum that a large shift brings near zero."""
     for seed in range(3):
         net, gauge, (batch, *_) = attention(name, dtype)
-        element = gauge.random(scale=0.1, seed=seed)
+        element = gauge.random(scale=0.1, seed=seed, conditional=True)
         assert_invariant(net, batch, lambda n=net, g=gauge, e=element: act_(n, g, e), rtol=tolerance(dtype))
 
 
@@ -52,7 +52,7 @@ def test_many_steps_round_once(name, dtype):
     exact = copy.deepcopy(net).double()
     for p, q in zip(net.parameters(), exact.parameters(), strict=True):
         q.grad = p.grad.double()
-    element = gauge.random(scale=0.3, seed=1)
+    element = gauge.random(scale=0.3, seed=1, conditional=True)
     mixing = [s for s in gauge.applied if not isinstance(s, LinearSymmetry) or s in matrices(gauge).symmetries]
     names = {n for s in mixing for n in s.parameters}
     assert max(sum(n in s.parameters for s in gauge.applied) for n in names) > 2
@@ -79,7 +79,7 @@ def test_float32_state_of_half_parameters_keeps_its_precision():
     exact = copy.deepcopy(net).double()
     other = torch.optim.AdamW(exact.parameters())
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # casts the state to the parameters' float64
-    element = gauge.random(scale=0.5, seed=1)
+    element = gauge.random(scale=0.5, seed=1, conditional=True)
     act_(net, gauge, element, [optimizer])
     act_(exact, gauge, element, [other])
     for p, q in zip(net.parameters(), exact.parameters(), strict=True):
@@ -99,7 +99,7 @@ def test_master_weights_move_in_their_own_precision_under_autocast(name, autocas
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         q.grad = p.grad.clone()
     before = named(copy.deepcopy(net))
-    element = gauge.random(scale=0.3, seed=1)
+    element = gauge.random(scale=0.3, seed=1, conditional=True)
     with torch.autocast("cpu", autocast):
         act_(net, gauge, element)
     act_(other, gauge, element)

@@ -29,7 +29,7 @@ def test_the_square_of_one_entry_moves_like_the_entry(name):
     """A gradient with one entry has nothing to correlate with: law SQUARED_GRADIENT is exact on it."""
     net, gauge, _ = attention(name)
     tensors, generator = gauge.check(net), torch.Generator().manual_seed(0)
-    element = gauge.random(scale=0.5, seed=1, discrete=True).values
+    element = gauge.random(scale=0.5, seed=1, discrete=True, conditional=True).values
     for s in entrywise(gauge):
         after = {n: t.detach() for n, t in {**tensors, **s.act(tensors, element[s.name])}.items()}
         for parameter in s.parameters:
@@ -64,7 +64,7 @@ def only(gauge, kind):
 def test_a_rotation_moves_second_moments_leg_by_leg():
     """g = R in front of the norms and γRγ⁻¹ behind them; squared gradients of gains stay."""
     net, gauge, optimizer = trained("rotary", torch.optim.AdamW, amsgrad=True)
-    element = only(gauge, ResidualRotation).random(scale=0.5, seed=1)
+    element = only(gauge, ResidualRotation).random(scale=0.5, seed=1, conditional=True)
     ((_, (r,)),) = element.steps
     state = {n: copy.deepcopy(optimizer.state[p]) for n, p in net.named_parameters()}
     act_(net, gauge, element, [optimizer])
@@ -81,7 +81,7 @@ def test_a_rotation_moves_second_moments_leg_by_leg():
 def test_a_shift_leaves_second_moments_and_moves_averages():
     """A bias that takes up a shift mixes with its weight: the squares alone do not say how."""
     net, gauge, optimizer = trained("encoder", torch.optim.Adam)
-    element = only(gauge, ShiftSymmetry).random(scale=1.0, seed=1)
+    element = only(gauge, ShiftSymmetry).random(scale=1.0, seed=1, conditional=True)
     before = {n: copy.deepcopy(optimizer.state[p]) for n, p in net.named_parameters()}
     act_(net, gauge, element, [optimizer])
     assert all(
@@ -93,7 +93,7 @@ def test_a_shift_leaves_second_moments_and_moves_averages():
 def test_a_shift_leaves_ratios():
     net, gauge, optimizer = trained("encoder", torch.optim.RMSprop, momentum=0.9)
     before = {n: optimizer.state[p]["momentum_buffer"].clone() for n, p in net.named_parameters()}
-    act_(net, gauge, only(gauge, ShiftSymmetry).random(scale=1.0, seed=1), [optimizer])
+    act_(net, gauge, only(gauge, ShiftSymmetry).random(scale=1.0, seed=1, conditional=True), [optimizer])
     assert all(torch.equal(optimizer.state[p]["momentum_buffer"], before[n]) for n, p in net.named_parameters())
 
 
@@ -102,7 +102,7 @@ def test_the_default_pulls_gradients_back_through_the_inverse():
     net, gauge, _ = attention("encoder")
     tensors = {n: t.detach() for n, t in gauge.check(net).items()}
     for s in (s for s in gauge.applied if not isinstance(s, (LinearSymmetry, ResidualRotation))):
-        value = gauge.random(scale=0.5, seed=2).values[s.name]
+        value = gauge.random(scale=0.5, seed=2, conditional=True).values[s.name]
         here = {n: tensors[n] for n in s.reads}
         sizes = [t.numel() for t in here.values()]
 
@@ -138,7 +138,7 @@ def test_act_asks_the_symmetry():
     object.__setattr__(informed, "__class__", Informed)
     known = gauge.select(lambda s: False).with_symmetries([informed], {})
     before = {n: optimizer.state[net.get_parameter(n)]["exp_avg_sq"].clone() for n in shift.parameters}
-    act_(net, known, Element((known.random(scale=1.0, seed=1).steps[0],)), [optimizer])
+    act_(net, known, Element((known.random(scale=1.0, seed=1, conditional=True).steps[0],)), [optimizer])
     for n, old in before.items():
         p = net.get_parameter(n)
         torch.testing.assert_close(optimizer.state[p]["exp_avg_sq"], old + p.detach().square())

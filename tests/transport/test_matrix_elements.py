@@ -73,7 +73,7 @@ def follow(net, make, gauge, element, batches, squares=None):
 @over_nets
 def test_gradients_under_the_whole_group(name):
     net, gauge, (batch, *_) = attention(name)
-    element = gauge.random(scale=0.5, seed=1, discrete=True)
+    element = gauge.random(scale=0.5, seed=1, discrete=True, conditional=True)
     there = moved_copy(net, gauge, element)
     before = gradients(net, batch)
     expected = gradients(there, batch)
@@ -86,7 +86,7 @@ def test_gradients_under_the_whole_group(name):
 def test_averages_of_gradients_along_a_training(optimizer, name, kind):
     net, gauge, batches = attention(name)
     gauge = rotations(gauge) if kind is Orthogonal else matrices(gauge).select(lambda s: isinstance(s.group, kind))
-    element = gauge.random(scale=0.5, seed=2)
+    element = gauge.random(scale=0.5, seed=2, conditional=True)
 
     def make(parameters, lr):
         return getattr(torch.optim, optimizer)(parameters, lr=lr, **OPTIMIZERS[optimizer])
@@ -104,7 +104,7 @@ def test_averages_of_gradients_along_a_training(optimizer, name, kind):
 def test_averages_of_gradients_under_the_whole_group(name):
     """At rest, for an affine step or a conjugated rotation depends on the place where a gradient was taken."""
     net, gauge, batches = attention(name)
-    element = gauge.random(scale=0.5, seed=3, discrete=True)
+    element = gauge.random(scale=0.5, seed=3, discrete=True, conditional=True)
     there = moved_copy(net, gauge, element)
     optimizers = []
     for model in (net, there):
@@ -149,7 +149,7 @@ def test_second_moments_stay_second_moments_where_entries_mix(name):
     """Not negative; the sum over an orthogonal block is kept; max_exp_avg_sq bounds what it would have become."""
     net, gauge, batches = attention(name)
     gauge = rotations(gauge)
-    element, history = gauge.random(scale=1.0, seed=5), []
+    element, history = gauge.random(scale=1.0, seed=5, conditional=True), []
     moved, built = follow(
         net, lambda p, lr: torch.optim.Adam(p, lr=lr, amsgrad=True), gauge, element, batches, squares=history
     )

@@ -36,7 +36,7 @@ def tangents(gauge: GaugeGroup, state: Mapping[str, Tensor], spare: int = 3) -> 
     rows = []
     most = max(symmetry.dimension for symmetry in gauge.applied) + spare
     for k in range(most):
-        for name, value in gauge.random(_STEP, seed=1000 + k).steps:
+        for name, value in gauge.random(_STEP, seed=1000 + k, conditional=True).steps:
             if value.is_floating_point() and k < gauge[name].dimension + spare:
                 row = flat(state, moved(gauge, state, Element(((name, value),))))
                 rows.append(row / row.norm())

@@ -14,7 +14,7 @@ from gaugefix.groups import SignedScaling
 from gaugefix.symmetry import Element, GaugeGroup, Leg, LinearSymmetry
 from gaugefix.testing import redundancy
 from gaugefix.testing.trial import Trial
-from gaugefix.verification import Verification
+from gaugefix.verification import Verification, _draw
 from tests.zoo.tangents import flat, moved, tangents
 from tests.zoo.toys import TOYS
 
@@ -137,8 +137,9 @@ def unexplained(
     model: nn.Module, gauge: GaugeGroup, inputs: tuple[Tensor, ...], report: Verification
 ) -> dict[tuple[str, str], float]:
     """(symmetry, parameter) → the share of its unseen motion in which the whole group moves nothing."""
-    state = {name: t for name, t in Trial(model, inputs, {}, seed=0).state.items() if name in gauge.shapes}
-    steps = dict(gauge.random(0.3, seed=1, discrete=True).steps)  # as verify draws it
+    trial = Trial(model, inputs, {}, seed=0)
+    state = {name: t for name, t in trial.state.items() if name in gauge.shapes}
+    steps = dict(_draw(trial, gauge, 0.3, seed=1).steps)
     directions = tangents(gauge, state).T
     shares = {}
     for check in report.checks:

@@ -26,10 +26,10 @@ def move(ctx: Pass, call: Call) -> Any:
         ctx.freeze([x, *values_in(rest)], f"{call.name} with positions that depend on data")
         return Value(call.shape)
     target = _reshaping(call)
-    extra = {k: positions(v) for k, v in call.node.kwargs.items()}
+    where, extra = positions(rest), {k: positions(v) for k, v in call.node.kwargs.items()}
 
     def run(array: Tensor) -> Any:
-        return target(array, *positions(rest), **extra)
+        return target(array, *where, **extra)
 
     ctx.shift_of(_without_source(x), len(x.shape))
     ctx.take_over(x)
