@@ -38,8 +38,9 @@ class RecipeCLI(LightningCLI):
     Args:
         recipe: its name.
         model_class: base class of the models that can be chosen.
-        datamodule_class: the data.
+        datamodule_class: the data, or the base class of those that can be chosen.
         args: command line, for tests; ``sys.argv`` by default.
+        subclass_mode_data: whether the data can be chosen, by ``data.class_path``.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RecipeCLI(LightningCLI):
         model_class: type[LightningModule],
         datamodule_class: type[LightningDataModule],
         args: list[str] | None = None,
+        subclass_mode_data: bool = False,
     ) -> None:
         self.recipe = recipe
         self.directory = Path()
@@ -56,6 +58,7 @@ class RecipeCLI(LightningCLI):
             model_class,
             datamodule_class,
             subclass_mode_model=True,
+            subclass_mode_data=subclass_mode_data,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             args=args,
@@ -114,10 +117,9 @@ class RecipeCLI(LightningCLI):
         model = self.model
         projection = next((c for c in callbacks if isinstance(c, GaugeProjection)), None)
         decay = float(getattr(model, "weight_decay", 0.0))
-        parts = ([projection.slice] if projection else []) + (["weight_decay"] if decay else [])
         return {
             "recipe": self.recipe,
-            "method": getattr(model, "method_prefix", "") + ("+".join(parts) or "baseline"),
+            "method": getattr(model, "method_prefix", "") + ("+".join(self.parts(callbacks)) or "baseline"),
             "model": type(model).__name__,
             "slice": projection.slice if projection else None,
             "regularizer": "weight_decay" if decay else None,
@@ -126,6 +128,11 @@ class RecipeCLI(LightningCLI):
             "lr": getattr(model, "lr", None),
             "precision": self._get(self.config_init, "trainer").get("precision"),
         }
+
+    def parts(self, callbacks: list[Callback]) -> list[str]:
+        """Return the names that the method's name is made of; none for the baseline."""
+        slices = [callback.slice for callback in callbacks if isinstance(callback, GaugeProjection)][:1]
+        return slices + (["weight_decay"] if getattr(self.model, "weight_decay", 0.0) else [])
 
     def after_fit(self) -> None:
         """Print the headline numbers, and the path last."""
