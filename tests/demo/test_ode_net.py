@@ -1,5 +1,7 @@
 """The network of the neural ODE recipe, its solver error and its picture."""
 
+import math
+
 import pytest
 import torch
 import torchdiffeq
@@ -69,6 +71,15 @@ def test_solver_error_of_one_euler_step_is_that_of_a_straight_line():
     end = flow_through(net, x, net.times)[-1]
     straight = x + net.field(torch.tensor(0.0), x)
     assert solver_error(net, U) == pytest.approx(float((straight - end).norm() / end.norm()))
+
+
+def test_a_field_that_has_diverged_has_no_solver_error():
+    for value in (torch.nan, -1e6):  # the second is too stiff
+        net = made()
+        with torch.no_grad():
+            net.field.outer.weight.fill_(value)
+            net.field.inner.weight.fill_(1)
+        assert math.isnan(solver_error(net, U))
 
 
 def test_a_clock_moves_the_steps_and_survives_a_checkpoint():

@@ -114,6 +114,21 @@ def test_other_solvers_and_the_adjoint_train_too(config, solver, tmp_path):
     assert losses[-1] < losses[0]
 
 
+def test_divergence_stops_the_run_and_is_reported(tmp_path):
+    directory = fit(config_named("spiral_baseline"), tmp_path, "--model.lr", "1e30")
+    summary, _ = read(directory)
+    assert summary["diverged"] is True
+    assert summary["train_loss_final"] is None
+    assert summary["solver_error"] is None
+
+
+def test_double_precision(tmp_path):
+    directory = fit(config_named("eeg_baseline"), tmp_path, "--trainer.precision=64-true")
+    checkpoint = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {t.dtype for t in checkpoint["state_dict"].values() if t.is_floating_point()} == {torch.float64}
+    assert read(directory)[0]["precision"] == "64-true"
+
+
 def test_methods_are_named_by_what_they_are_made_of(tmp_path):
     more = ["--trainer.callbacks+=TimeGrid", "--trainer.callbacks.slice=proper_time", "--model.weight_decay=0.1"]
     directory = fit(config_named("spiral_baseline"), tmp_path, *more, "--model.kinetic=0.01")
