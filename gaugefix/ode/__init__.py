@@ -3,6 +3,7 @@
 from gaugefix.ode.affine_gauge import AffineGauge
 from gaugefix.ode.composition import Composition
 from gaugefix.ode.connecting import Connecting
+from gaugefix.ode.duration_gauge import fix_durations_, rescale_durations_
 from gaugefix.ode.end_slices import check_ends
 from gaugefix.ode.equal_lengths import equal_lengths
 from gaugefix.ode.equidistribute import equidistribute, final_errors
@@ -19,6 +20,7 @@ from gaugefix.ode.push_forward import PushForward, push_forward
 from gaugefix.ode.rescaling import ReluField, Rescaling
 from gaugefix.ode.ripple import Ripple
 from gaugefix.ode.sampling import sample
+from gaugefix.ode.segmented_field import SegmentedField
 from gaugefix.ode.temporal import GaugeFixed, temporal_gauge
 from gaugefix.ode.terms import depth_smoothness, jacobian_frobenius, kinetic, speed_variance
 from gaugefix.ode.time_gauge import TimeGauge
@@ -39,6 +41,7 @@ __all__ = [
     "ReluField",
     "Rescaling",
     "Ripple",
+    "SegmentedField",
     "TimeGauge",
     "WarpedField",
     "check_ends",
@@ -47,6 +50,7 @@ __all__ = [
     "equidistribute",
     "final_errors",
     "fit_gauge",
+    "fix_durations_",
     "holonomy",
     "integrate",
     "invert",
@@ -55,6 +59,7 @@ __all__ = [
     "landau_gauge",
     "landau_residual",
     "push_forward",
+    "rescale_durations_",
     "sample",
     "speed_variance",
     "temporal_gauge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,12 +40,22 @@ def solve(field: Any, x: Tensor, times: Tensor, method: str) -> Tensor:
     Raises:
         FieldError: torchdiffeq is not installed.
     """
+    states: Tensor = solver_of()(field, x, times.to(x), method=method)
+    return states[-1]
+
+
+def solver_of(adjoint: bool = False) -> Callable[..., Tensor]:
+    """Return torchdiffeq's ``odeint``, or its ``odeint_adjoint``.
+
+    Raises:
+        FieldError: torchdiffeq is not installed.
+    """
     try:
-        from torchdiffeq import odeint
+        import torchdiffeq
     except ImportError as error:
         raise FieldError("Expected torchdiffeq for method, got none. pip install torchdiffeq.") from error
-    states: Tensor = odeint(field, x, times.to(x), method=method)
-    return states[-1]
+    solver: Callable[..., Tensor] = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+    return solver
 
 
 def uniform_times(steps: int, interval: tuple[float, float]) -> Tensor:
