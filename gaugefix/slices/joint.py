@@ -20,7 +20,8 @@ from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.blocks import Blocks
-from gaugefix.slices.least_norm import least_norm
+from gaugefix.slices.least_norm import is_statistic, least_norm
+from gaugefix.slices.shift_normal import ShiftNormal
 from gaugefix.slices.term import Moments
 from gaugefix.symmetry import (
     PARAMETER,
@@ -62,6 +63,7 @@ class Joint:
         self.names = list(dict.fromkeys(name for s in (*mixing, *self.affine) for name in s.reads))
         self.scaled_names = {term.parameter for term in self.balance.terms}
         self.rooted = _rooted(self.affine)
+        self.normals: dict[str, ShiftNormal] = {}
         self.scale = 0.0
         self.unreached: set[str] = set()
         self.scalings_only = not self.names
@@ -77,6 +79,11 @@ class Joint:
         start = {name: tensors[name].detach().double() for name in self.names}
         require_finite(start)
         self.scale = _size(start[name] for name in self.blocks.loose if name in start)
+        self.normals = {
+            s.name: ShiftNormal(s, frozenset(n for n in s.parameters if not is_statistic(n)))
+            for s in self.affine
+            if isinstance(s, ShiftSymmetry) and s.name not in self.rooted
+        }
         steps, moved, left = self._others(start, u, tolerance)
         shared = [name for name in self.names if name in self.scaled_names]
         if not self.balance.size or not shared or left <= tolerance:
@@ -169,7 +176,7 @@ class Joint:
                 value = affine_step(s, work)[0]
                 size = float(value.norm()) / self.scale if self.scale else 0.0
             else:
-                value, size = least_norm(s, work, scale=self.scale)
+                value, size = least_norm(s, work, scale=self.scale, normal=self.normals.get(s.name))
             if size > 0.0:
                 work.update(s.act(work, value))
                 steps.append((s.name, value))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gaugefix.slices.shift_normal import ShiftNormal
 from gaugefix.symmetry import ReaderKernel, Symmetry, WriterKernel
 
 _DENSE = 2**23
@@ -24,6 +25,7 @@ def least_norm(
     buffers: frozenset[str] = frozenset(),
     reference: Mapping[str, Tensor] | None = None,
     scale: float = 0.0,
+    normal: ShiftNormal | None = None,
 ) -> tuple[Tensor, float]:
     """Return the coordinates v of least norm, and the relative size of the step, ‖Jv‖/‖θ‖.
 
@@ -34,6 +36,7 @@ def least_norm(
         reference: by name, what to come nearest to instead of zero.
         scale: of a shift, the smallest ‖θ‖ that its step is compared with: a bias that is zero but for rounding always
             moves by all of itself.
+        normal: of a shift that is solved again and again, its factored normal equations.
     """
     if isinstance(symmetry, (ReaderKernel, WriterKernel)):
         return _kernel(symmetry, tensors, reference)
@@ -46,7 +49,11 @@ def least_norm(
         new = symmetry.act(read, v)
         return tuple(new[name] for name in counted)
 
-    return least_squares(moved, zero, None if reference is None else [reference[name] for name in counted], scale)
+    goals = None if reference is None else [reference[name] for name in counted]
+    if normal is None or not normal.possible:
+        return least_squares(moved, zero, goals, scale)
+    normal.prepare(read)
+    return _conjugate_gradients(moved, zero, goals, scale, normal)
 
 
 def least_squares(
@@ -70,6 +77,17 @@ def least_squares(
         base = moved(zero)
         if zero.shape[0] * sum(b.numel() for b in base) <= _DENSE:
             return _dense(moved, zero, base, goals, scale)
+    return _conjugate_gradients(moved, zero, goals, scale)
+
+
+def _conjugate_gradients(
+    moved: Callable[[Tensor], tuple[Tensor, ...]],
+    zero: Tensor,
+    goals: Sequence[Tensor] | None,
+    scale: float,
+    normal: ShiftNormal | None = None,
+) -> tuple[Tensor, float]:
+    """The same step by step, with J applied by ``moved`` and its transpose; one step where ``normal`` is exact."""
     base, pull = torch.func.vjp(moved, zero)[:2]
     size = torch.stack([b.square().sum() for b in base]).sum().sqrt()
     apart = base if goals is None else tuple(b - g for b, g in zip(base, goals, strict=True))
@@ -77,29 +95,29 @@ def least_squares(
     def push(v: Tensor) -> tuple[Tensor, ...]:
         return tuple(a - b for a, b in zip(moved(v), base, strict=True))
 
-    def normal(v: Tensor) -> Tensor:
-        out: Tensor = pull(push(v))[0]
-        return out
-
     v = zero.clone()
     remainder = -pull(apart)[0]
-    direction = remainder.clone()
-    energy = remainder @ remainder
+    better = remainder if normal is None else normal.solve(remainder)
+    direction, energy = better.clone(), remainder @ better
     largest = max(float(size), float(torch.stack([a.square().sum() for a in apart]).sum().sqrt()))
-    goal = max(1e-26 * float(energy), 1e-28 * largest**2)
-    for _ in range(4 * zero.shape[0] + 50):
-        if float(energy) <= goal or float(energy) == 0.0:
-            break
-        image = normal(direction)
+    goal = max(1e-26 * float(remainder @ remainder), 1e-28 * largest**2)
+    limit = 4 * zero.shape[0] + 50
+    steps = 0
+    while steps < limit and float(remainder @ remainder) > goal:
+        image: Tensor = pull(push(direction))[0]
         curvature = direction @ image
         if float(curvature) <= 0.0:
             break
         length = energy / curvature
         v = v + length * direction
         remainder = remainder - length * image
-        new = remainder @ remainder
-        direction = remainder + new / energy * direction
+        better = remainder if normal is None else normal.solve(remainder)
+        new = remainder @ better
+        direction = better + new / energy * direction
         energy = new
+        steps += 1
+    if normal is not None:
+        normal.took(steps)
     step = torch.stack([p.square().sum() for p in push(v)]).sum().sqrt()
     return v, _relative(float(step), float(size), scale)
 
