@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
+from gaugefix.demo import time_grid
 from gaugefix.demo.ode_classifier import ODEClassifier
 from gaugefix.demo.ode_forecaster import ODEForecaster
 from gaugefix.demo.solver_error import flow_through, solver_error
@@ -125,6 +126,18 @@ def test_grid_is_fitted_at_the_start_and_every_n_steps():
     assert grid.seconds > 0
 
 
+def test_grid_is_fitted_on_the_inputs_of_the_last_batches(monkeypatch):
+    seen, given = [], []
+    grid = TimeGrid("proper_time", every_n_steps=3, points=250)
+    model = classifier()
+    monkeypatch.setattr(time_grid, "fit_clock_", lambda net, gauge, u: given.append(u))
+    model.on_train_batch_start = lambda batch, batch_idx: seen.append(batch[0])
+    fit(model, grid)
+    assert [len(u) for u in given] == [100, 250, 250]
+    assert torch.equal(given[1], torch.cat(seen[:4])[-250:])
+    assert torch.equal(given[2], torch.cat(seen[:7])[-250:])
+
+
 def test_accumulated_batches_are_no_steps():
     grid = TimeGrid("proper_time", every_n_steps=1)
     fit(classifier(), grid, accumulate_grad_batches=2)
@@ -162,7 +175,7 @@ def test_a_field_that_is_not_finite_keeps_its_grid():
 def test_what_a_grid_cannot_do_is_refused():
     with pytest.raises(SettingError, match=r"for slice, got 'propertime'\. Did you mean 'proper_time'\?"):
         TimeGrid("propertime")
-    with pytest.raises(SettingError, match="positive integers for every_n_steps and points, got 0 and 32"):
+    with pytest.raises(SettingError, match="positive integers for every_n_steps and points, got 0 and 256"):
         TimeGrid(every_n_steps=0)
     with pytest.raises(SettingError, match="fixed steps for TimeGrid, got 'dopri5'"):
         fit(classifier(solver="dopri5"), TimeGrid())
