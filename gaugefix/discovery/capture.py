@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from gaugefix.discovery.capture_flow import flows_captured
+from gaugefix.discovery.shape_only import cut_shape_only
 from gaugefix.errors import DiscoveryError
+from gaugefix.solver_hooks import import_solvers_again, solver_modules
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,9 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
 def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None, train: bool) -> Capture:
     with _mode(model, train), _quiet(), torch.no_grad():
         try:
-            program = torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
+            program = _program(model, args, kwargs)
+        except DiscoveryError:
+            raise
         except Exception as error:
             message = (str(error).strip() or "no message").splitlines()[0]
             raise DiscoveryError(
@@ -105,6 +110,7 @@ def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
                 "Analyse a submodule that can be traced (module='encoder' in a callback, model.encoder here), or state "
                 "symmetries by hand with gaugefix.declare."
             ) from error
+    cut_shape_only(program.graph)
     signature = program.graph_signature
     canonical = canonical_names(model)
     state = {**program.state_dict, **program.constants}
@@ -118,6 +124,18 @@ def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
         buffers={node: (name, state[name]) for node, name in signature.inputs_to_buffers.items()},
         constants=constants,
     )
+
+
+def _program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> torch.export.ExportedProgram:
+    solvers = solver_modules()
+    try:
+        with flows_captured():
+            return torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
+    except Exception:
+        if solvers is not None or solver_modules() is None:
+            raise
+    import_solvers_again()  # the forward has imported torchdiffeq, whose constants are now those of a trace
+    return _program(model, args, kwargs)
 
 
 def _mutates(node: fx.Node) -> bool:

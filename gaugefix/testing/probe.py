@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.testing.full_precision import full_precision
+from gaugefix.testing.same_steps import SameSteps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,8 @@ class Probe:
     """Outputs in eval mode, in full precision, on fixed inputs.
 
     The mode of every submodule, the buffers and the random generators are as before afterwards; every call sees the
-    same random numbers. Compiled parts run uncompiled (another mode and batch size would compile them again).
+    same random numbers, and adaptive solvers of torchdiffeq take the steps of the first call again (see
+    :class:`SameSteps`). Compiled parts run uncompiled (another mode and batch size would compile them again).
 
     Args:
         model: any module.
@@ -38,12 +40,14 @@ class Probe:
         self.model = model
         self.args = tuple(args)
         self.kwargs = dict(kwargs or {})
+        self._steps = SameSteps()
 
     @torch.no_grad()
     def __call__(self) -> list[Tensor]:
         """Return every tensor among the outputs, in order."""
         device = next((p.device.type for p in self.model.parameters()), "cpu")
-        with untouched(self.model), full_precision(device), torch.compiler.set_stance("force_eager"):
+        eager = torch.compiler.set_stance("force_eager")
+        with untouched(self.model), full_precision(device), eager, self._steps.kept():
             self.model.eval()
             return [t.detach().clone() for t in tensors_in(self.model(*self.args, **self.kwargs))]
 

@@ -18,6 +18,7 @@ from gaugefix.testing.dropout_off import DropoutOff
 from gaugefix.testing.fresh_inputs import as_double, fresh_inputs, fresh_keywords
 from gaugefix.testing.probe import relative_change, tensors_in
 from gaugefix.testing.redundancy import randomise_
+from gaugefix.testing.same_steps import SameSteps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +31,7 @@ class Trial:
 
     The copy computes in float64 throughout and has generic parameters and statistics. Its outputs are compared in eval
     mode, in train mode, and in eval mode with the statistics that train mode left, in two batch sizes where the model
-    takes them.
+    takes them. Adaptive solvers choose their steps for the reference only (see :class:`SameSteps`).
 
     Args:
         model: left as it is.
@@ -49,6 +50,7 @@ class Trial:
         self.state = {name: tensor.detach().clone() for name, tensor in named_tensors(self.model).items()}
         self._device = next((t.device.type for t in self.state.values()), "cpu")
         self.batches = [self._same_shape(args, kwargs), *self._other_shape(args, kwargs)]
+        self._steps = {dropout: SameSteps() for dropout in (False, True)}
         self.reference = {dropout: self._outputs(dropout) for dropout in (False, True)}
 
     def change(self, moved: Mapping[str, Tensor], dropout: bool) -> float:
@@ -95,7 +97,7 @@ class Trial:
             return False
 
     def _outputs(self, dropout: bool) -> list[Tensor]:
-        with nullcontext() if dropout else DropoutOff():
+        with nullcontext() if dropout else DropoutOff(), self._steps[dropout].kept():
             return self._run(self.batches, (False, True, False))
 
     def _run(self, batches: Sequence[Batch], modes: Sequence[bool]) -> list[Tensor]:
