@@ -46,14 +46,12 @@ def full_rank(a: Tensor) -> Tensor:
 
 
 def _balance(a: Tensor, b: Tensor, share: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     low, inverse, full = _factor(a)
     full &= wanted
-    b = torch.where(full[:, None, None], b, eye)
+    b = _or_unit(full, b)
     squares, u = torch.linalg.eigh(low.mT @ b @ low)
-    # 1/λ_min(B) ≤ tr B⁻¹ = tr LᵀL (LᵀBL)⁻¹: a bound that costs nothing, and eigenvalues where it does not decide
-    spread = ((low @ u).square().sum(-2) / squares.clamp_min(1e-300)).sum(-1) * _trace(b)
-    unsure = full & ~((squares[:, 0] > 0) & (spread * FLOOR < 1.0))
+    # λ_min(B) ≥ λ_min(LᵀBL)/λ_max(A): a bound that costs nothing, and eigenvalues where it does not decide
+    unsure = full & ~(squares[:, 0] > FLOOR * _trace(a) * _trace(b))
     if bool(unsure.any()):
         full[unsure] = _by_eigenvalues(b[unsure])
     s = squares.clamp_min(1e-300).sqrt()
@@ -61,26 +59,33 @@ def _balance(a: Tensor, b: Tensor, share: Tensor, wanted: Tensor) -> tuple[Tenso
     if bool(close.any()):
         high = torch.linalg.cholesky_ex(b[close])[0]
         u[close], s[close], _ = torch.linalg.svd(low[close].mT @ high)
-    half = s.clamp_min(1e-300).sqrt()[:, :, None] * (u.mT @ inverse)
-    g, size = _symmetric_factor(torch.where(full[:, None, None], half, eye), share)
-    keep = ~full[:, None, None]
-    return torch.where(keep, eye, g), torch.where(full, size, 0.0)
+    half = (u * s.clamp_min(1e-300).sqrt()[:, None, :]).mT @ inverse
+    g, size = _symmetric_factor(_or_unit(full, half), share)
+    return _or_unit(full, g), torch.where(full, size, 0.0)
 
 
 def _factor(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """L, L⁻¹ and whether the rank is full; the unit matrix where it is not."""
-    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
     low, info = torch.linalg.cholesky_ex(a)
     full = info == 0
-    low = torch.where(full[:, None, None], low, eye)
+    low = _or_unit(full, low)
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
     inverse = torch.linalg.solve_triangular(low, eye, upper=False)
     # 1/λ_min ≤ tr A⁻¹ = ‖L⁻¹‖²: enough where it is small
-    unsure = full & ~(inverse.square().sum((-2, -1)) * _trace(a) * FLOOR < 1.0)
+    spread = torch.linalg.vector_norm(inverse, dim=(-2, -1)).square() * _trace(a)
+    unsure = full & ~(spread * FLOOR < 1.0)
     if bool(unsure.any()):
         full[unsure] = _by_eigenvalues(a[unsure])
-        low = torch.where(full[:, None, None], low, eye)
-        inverse = torch.where(full[:, None, None], inverse, eye)
+        low, inverse = _or_unit(full, low), _or_unit(full, inverse)
     return low, inverse, full
+
+
+def _or_unit(keep: Tensor, blocks: Tensor) -> Tensor:
+    """The unit matrix for blocks that are not kept."""
+    if bool(keep.all()):
+        return blocks
+    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    return torch.where(keep[:, None, None], blocks, eye)
 
 
 def _by_eigenvalues(a: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gaugefix.groups import GeneralLinear
 from gaugefix.slices.block import balance_blocks, full_rank
+from gaugefix.slices.parallel import over_parts
 from gaugefix.slices.second_moment import second_moments
 from gaugefix.symmetry import Leg, LinearSymmetry
 
@@ -39,15 +40,24 @@ class Blocks:
         """Return g and the largest |log| of its eigenvalues for blocks of one round, by name."""
         found: dict[str, tuple[Tensor, float]] = {}
         for group in _by_size(symmetries):
-            moments = [second_moments(s, tensors) for s in group]
-            a, b = (torch.cat(parts) for parts in zip(*moments, strict=True))
-            counts = [s.group.shape[0] for s in group]
-            share = torch.cat([a.new_full((k,), self.shares[s.name]) for k, s in zip(counts, group, strict=True)])
-            g, sizes = balance_blocks(a, b, share, self.regular(group, tensors))
-            largest = torch.stack([part.max() for part in torch.split(sizes, counts)]).tolist()
-            for s, part, size in zip(group, torch.split(g, counts), largest, strict=True):
-                found[s.name] = (part, size)
+            if tensors[group[0].legs[0].parameter].device.type == "cpu":  # moments and solutions in one go per thread
+                parts = over_parts(lambda part: self._solve(part, tensors), group, [s.group.shape[0] for s in group])
+            else:
+                parts = [self._solve(group, tensors)]
+            for part in parts:
+                found.update(part)
         return found
+
+    def _solve(self, group: Sequence[LinearSymmetry], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, float]]:
+        """The same for symmetries of one size."""
+        moments = [second_moments(s, tensors) for s in group]
+        a, b = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        counts = [s.group.shape[0] for s in group]
+        share = torch.cat([a.new_full((k,), self.shares[s.name]) for k, s in zip(counts, group, strict=True)])
+        g, sizes = balance_blocks(a, b, share, self.regular(group, tensors))
+        largest = torch.stack([part.max() for part in torch.split(sizes, counts)]).tolist()
+        parts = zip(group, torch.split(g, counts), largest, strict=True)
+        return {s.name: (part, size) for s, part, size in parts}
 
     def regular(self, group: Sequence[LinearSymmetry], tensors: Mapping[str, Tensor]) -> Tensor | None:
         """Blocks of full rank without the biases that a shift moves away; ``None`` where nothing is loose."""
