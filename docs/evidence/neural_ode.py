@@ -248,8 +248,8 @@ def gauges(measured: dict) -> str:
     return f"""## Gauges of the trained baseline, at equal NFE
 
 The field is frozen. Gauges are fitted on {FITTED} training inputs, by `fit_gauge` as it is (200 steps of Adam) and by
-`TimeGauge`. The error is measured on the validation inputs: ‖x̂ − x‖/‖x‖ at t = 1, x by dopri8 at 1e-12, all in float64.
-How many times smaller than without a gauge: geometric mean over the seeds (smallest–largest); below 1 it is larger. Last
+`TimeGauge`. Errors are measured on the validation inputs: ‖x̂ − x‖/‖x‖ at t = 1, x by dopri8 at 1e-12, all in float64.
+How many times smaller than without a gauge: geometric mean over the seeds (smallest–largest); below 1 is larger. Last
 column: NFE that equal steps need for the error of `linear`, one number for each seed.
 
 {table(["data", "solver, steps", "error without", *names, "equal NFE"], rows)}"""

@@ -148,3 +148,14 @@ def test_pictures_are_drawn(tmp_path, capsys):
     for label, name in (("Picture", "picture.png"), ("Trajectories", "trajectories.png")):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")
         assert f"{label}: {directory / name}" in printed
+
+
+@pytest.mark.parametrize("solver", [["rk4", "--model.adjoint=true"], ["dopri5"], ["euler", "--model.autonomous=true"]])
+def test_state_is_projected_through_every_solver(solver, tmp_path):
+    name, *more = solver
+    directory = fit(config_named("minimal_norm"), tmp_path, f"--model.solver={name}", *more)
+    summary, rows = read(directory)
+    assert (summary["method"], summary["projections"]) == ("minimal_norm", 1)
+    assert 0 < summary["invariance_error_max"] <= 1e-5
+    (row,) = [row for row in rows if "gauge/drift_before" in row]
+    assert row["gauge/drift_after"] < 1e-3 * row["gauge/drift_before"]
