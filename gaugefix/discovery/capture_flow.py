@@ -66,12 +66,11 @@ def _unchecked(
     if event_fn is not None:
         raise _refusal("odeint with event_fn (odeint_event), whose end depends on the state")
     if method is not None and method not in solvers:
-        raise DiscoveryError(
-            f"Expected a solver for method of odeint, got '{method}'. Available: {', '.join(sorted(solvers))}."
-        )
+        known = ", ".join(sorted({*solvers} - {_METHOD}))
+        raise DiscoveryError(f"Expected a solver for method of odeint, got '{method}'. Available: {known}.")
     grid = (options or {}).get("grid_constructor")
     if grid is not None:
-        _look_at_grid(grid, t)
+        _look_at_grid(grid, y0, t)
     return None, func, y0, t, rtol, atol, _METHOD, {"norm": None}, None, False
 
 
@@ -116,22 +115,27 @@ def _name(func: Callable[..., Any]) -> str:
 
 
 class _Unread:
-    """What a grid of steps may be given, but not read."""
+    """What a grid of steps may be given, but not read: it may ask for a type or a shape, but not for a value."""
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("device", "dtype", "shape", "ndim"):
+            return getattr(self._value, name)
         raise _refusal("odeint with a grid_constructor that reads the state or the field")
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise _refusal("odeint with a grid_constructor that reads the state or the field")
 
 
-def _look_at_grid(grid: Callable[..., Any], t: Tensor) -> None:
+def _look_at_grid(grid: Callable[..., Any], y0: State, t: Tensor) -> None:
     try:
-        grid(_Unread(), _Unread(), t)
+        grid(_Unread(None), _Unread(y0), t)
     except DiscoveryError:
         raise
     except Exception:
-        return  # it asks for the values of the times, which a trace does not have: it has come so far without a state
+        return  # it asks for the values of the times, which a trace does not have; verify runs it as it is
 
 
 _FORWARD: dict[str, Callable[[Any], Any]] = {

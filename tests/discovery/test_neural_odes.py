@@ -87,7 +87,7 @@ class TestTheStateAxis:
 
     def test_steps_of_the_solver_may_be_anything_that_does_not_read_the_state(self):
         def grid(func, y0, t):
-            return torch.linspace(float(t[0]), float(t[-1]), 6, dtype=t.dtype)
+            return torch.linspace(float(t[0]), float(t[-1]), 6, dtype=t.dtype, device=y0.device)
 
         for options in ({"grid_constructor": grid}, {"step_size": 0.25}):
             model = seeded(lambda options=options: NeuralOde(ends=(0.0, 1.0), options=options))
@@ -356,6 +356,10 @@ def dense(func, y0, t, **_):
     return torchdiffeq.odeint_dense(func, y0, t[0], t[-1])(t[1])[None]
 
 
+def by_the_field(func, y0, t):
+    return torch.cat([t, func(t[0], y0)])
+
+
 def by_the_state(func, y0, t):
     return torch.cat([t[:1], t[1:].clamp(min=float(y0.norm()))])
 
@@ -372,6 +376,7 @@ class TestWhatIsRefusedByName:
             (lambda: NeuralOde(solve=stopping), "event_fn"),
             (lambda: NeuralOde(solve=dense), "odeint_dense"),
             (lambda: NeuralOde(options={"grid_constructor": by_the_state}), "grid_constructor that reads the state"),
+            (lambda: NeuralOde(options={"grid_constructor": by_the_field}), "grid_constructor that reads the state or"),
             (lambda: NeuralOde(method="rk5"), "got 'rk5'. Available: adaptive_heun, "),
             (lambda: NeuralOde(Switched()), "got Switched, which asks for a value"),
         ],
