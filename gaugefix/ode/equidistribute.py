@@ -12,7 +12,7 @@ from torch.func import vjp, vmap
 from gaugefix.errors import ConvergenceWarning, FieldError
 from gaugefix.ode.field import Field
 from gaugefix.ode.grid import redistribute
-from gaugefix.ode.solver import order_of, solve, uniform_times
+from gaugefix.ode.solver import method_of, solve, uniform_times
 
 
 def equidistribute(
@@ -60,7 +60,7 @@ def equidistribute(
         >>> times.diff()  # nothing happens at first
         tensor([0.5595, 0.2145, 0.2261], dtype=torch.float64)
     """
-    order, times = order_of(method), (uniform_times(steps, interval) if start is None else start).to(x0)
+    order, times = method_of(method).order, (uniform_times(steps, interval) if start is None else start).to(x0)
     if x0.ndim < 1 or not x0.is_floating_point() or not x0.numel():
         raise FieldError(f"Expected real inputs (points, …) for x0, got {x0.dtype} of shape {tuple(x0.shape)}.")
     if steps == 1:

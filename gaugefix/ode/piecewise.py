@@ -7,8 +7,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gaugefix.errors import FieldError, did_you_mean
 from gaugefix.ode.grid import grid_through
-from gaugefix.ode.solver import ORDERS
+
+FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
+"""Methods of torchdiffeq that take the steps that they are given."""
+ADAPTIVE = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
+"""Methods of torchdiffeq that choose their steps, and can be told where a field jumps."""
 
 
 class Jumping(Protocol):
@@ -33,9 +38,16 @@ def options_through(field: Jumping, method: str, steps: int = 1) -> dict[str, An
 
     Returns:
         A fresh dictionary, for ``odeint`` and ``odeint_adjoint``, forward and backward in time.
+
+    Raises:
+        FieldError: a method that is unknown, or that remembers more than one step.
     """
-    if method not in ORDERS:
+    if method in ADAPTIVE:
         return {"jump_t": field.knots.detach().clone()}
+    if method not in FIXED:
+        raise FieldError(
+            f"Expected a one-step method for method, got {method!r}. {did_you_mean(method, FIXED + ADAPTIVE)}"
+        )
 
     def grid(_field: Any, _x: Tensor, times: Tensor) -> Tensor:
         return grid_through(refine(field.knots, steps), times)

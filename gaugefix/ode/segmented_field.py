@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gaugefix.errors import FieldError
 from gaugefix.ode.field import Field, one_time
-from gaugefix.ode.piecewise import options_through
-from gaugefix.ode.solver import ORDERS, solver_of
+from gaugefix.ode.piecewise import ADAPTIVE, options_through
+from gaugefix.ode.solver import solver_of
 
 
 class SegmentedField(nn.Module):
@@ -116,7 +116,7 @@ class SegmentedField(nn.Module):
         if steps < 1:
             raise FieldError(f"Expected steps >= 1 for steps, got {steps}.")
         odeint, states = solver_of(adjoint), [x]
-        times = torch.linspace(0, 1, (steps if method in ORDERS else 1) + 1).to(x)
+        times = torch.linspace(0, 1, (1 if method in ADAPTIVE else steps) + 1).to(x)
         for k in range(len(self.fields)):
             states.append(odeint(self.segment(k), states[-1], times, method=method, **settings)[-1])
         return torch.stack(states)

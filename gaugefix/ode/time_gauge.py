@@ -12,7 +12,7 @@ from gaugefix.ode.equal_lengths import equal_lengths
 from gaugefix.ode.equidistribute import equidistribute
 from gaugefix.ode.field import Field
 from gaugefix.ode.grid import grid_through
-from gaugefix.ode.solver import order_of, uniform_times
+from gaugefix.ode.solver import method_of, uniform_times
 from gaugefix.ode.warped_field import WarpedField
 
 TimeSlice = Literal["equidistribution", "proper_time"]
@@ -70,7 +70,7 @@ class TimeGauge(nn.Module):
             raise FieldError(
                 f"Expected a slice of time for slice, got {slice!r}. {did_you_mean(slice, get_args(TimeSlice))}"
             )
-        order_of(method)
+        method_of(method)
         self.slice, self.method, self.steps = slice, method, steps
         self.interval = (float(interval[0]), float(interval[1]))
         self.register_buffer("times", uniform_times(steps, interval))

@@ -29,3 +29,13 @@ def test_the_integral_is_exact_to_rounding():
     )
     expected = torch.trapezoid(rate[:37_001], grid[:37_001]) / torch.trapezoid(rate, grid)
     assert abs(float(clock(COEFFICIENTS, s)[0] - expected)) < 1e-9
+
+
+def test_many_waves_of_good_size_and_many_times_at_once():
+    coefficients = 2 * torch.randn(8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s = torch.linspace(0, 1, 9, dtype=torch.float64)
+    tau, rate = clock(coefficients, s)
+    assert torch.equal(torch.stack([clock(coefficients, at)[0] for at in s]), tau)
+    slope = torch.stack([jacrev(lambda s: clock(coefficients, s)[0])(at) for at in s])
+    assert float((slope / rate - 1).abs().max()) < 1e-7
+    assert bool((tau.diff() > 0).all())

@@ -8,6 +8,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from gaugefix.errors import FieldError
 from gaugefix.ode import AffineGauge, GaugedField, push_forward
 from gaugefix.ode.clock import clock
+from gaugefix.ode.gauged_field import Frames
 from tests.ode.fields import ENDS, Net, fixed_steps, flow, inputs, orders, pendulum, relative
 
 FAMILIES = ["time", "scalar", "diagonal", "linear"]
@@ -80,6 +81,36 @@ def test_any_batch_and_one_point():
     assert relative(vmap(gauged, (None, 0))(t, x[0]), gauged(t, x[0])) < 1e-13
 
 
+@pytest.mark.parametrize(("method", "order"), [("euler", 1), ("midpoint", 2), ("rk4", 4)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_keeps_its_order(family, method, order):
+    reference, gauged = flow(pendulum, inputs()), drawn(family, scale=0.2)
+    errors = [relative(fixed_steps(gauged, inputs(), n, method), reference) for n in (32, 64, 128)]
+    assert orders(errors) == pytest.approx([order] * 2, abs=0.35)
+
+
+@pytest.mark.parametrize("integrate", [odeint, odeint_adjoint])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adaptive_solvers_find_the_same_flow(family, dtype, limit, integrate):
+    net, x = Net().to(dtype), inputs().to(dtype)
+    rtol = 1e-6 if dtype == torch.float32 else 1e-8
+    settings = {"method": "dopri5", "rtol": rtol, "atol": rtol / 10}
+    moved = integrate(drawn(family, net, scale=0.2), x, ENDS.to(dtype), **settings)[-1]
+    assert moved.dtype == dtype
+    assert relative(moved, flow(net.double(), inputs())) < limit
+
+
+def test_many_times_at_once_are_one_after_the_other():
+    for family in FAMILIES:
+        gauged, x = drawn(family), inputs()
+        times = torch.linspace(0, 1, 5, dtype=torch.float64)
+        frames = gauged.frames(times)
+        for i, s in enumerate(times):
+            there = gauged.velocity(Frames(*(part[i] for part in frames)), x)
+            assert relative(there, gauged(s, x)) < 1e-14
+
+
 @pytest.mark.parametrize("integrate", [odeint, odeint_adjoint])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_field_within_goes_on_training(integrate, dtype):
@@ -108,8 +139,9 @@ def test_it_is_in_checkpoints():
     ("settings", "message"),
     [
         ({"family": "liner"}, "Expected a family for family, got 'liner'. Did you mean 'linear'"),
-        ({"waves": 0}, "Expected n >= 1, waves >= 1 and t0 < t1 for interval, got 2, 0"),
-        ({"interval": (1.0, 1.0)}, r"t0 < t1 for interval, got 2, 3 and \(1.0, 1.0\)"),
+        ({"waves": 0}, "Expected n >= 1, waves >= 1, clock_waves >= 1 and t0 < t1 for interval, got 2, 0, 0"),
+        ({"interval": (1.0, 1.0)}, r"t0 < t1 for interval, got 2, 3, 3 and \(1.0, 1.0\)"),
+        ({"clock_waves": 0}, "got 2, 3, 0 and"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
