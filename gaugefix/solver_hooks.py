@@ -16,9 +16,16 @@ _LOCK = threading.RLock()
 
 
 def solver_modules() -> tuple[ModuleType, ModuleType] | None:
-    """The modules of torchdiffeq that hold ``odeint`` and ``odeint_adjoint``; ``None`` if nobody has imported it."""
+    """The modules of torchdiffeq that hold ``odeint`` and ``odeint_adjoint``.
+
+    ``None`` if nobody has imported it, or if a version of it has other places than 0.2.4 and 0.2.5: then solves go
+    through unchanged.
+    """
     forward, adjoint = sys.modules.get(_FORWARD), sys.modules.get(_ADJOINT)
-    return None if forward is None or adjoint is None else (forward, adjoint)
+    known = all(hasattr(forward, name) for name in ("_check_inputs", "SOLVERS")) and all(
+        hasattr(adjoint, name) for name in ("_check_inputs", "OdeintAdjointMethod")
+    )
+    return (forward, adjoint) if known and forward is not None and adjoint is not None else None
 
 
 def import_solvers_again() -> None:

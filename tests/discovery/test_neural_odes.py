@@ -226,6 +226,15 @@ class TestNothingIsLeftBehind:
         assert [dict(vars(module)) for module in (forward, adjoint)] == before[0]
         assert before[1] == forward.SOLVERS
 
+    def test_another_version_of_torchdiffeq_harms_no_other_model(self, monkeypatch):
+        monkeypatch.delattr(sys.modules["torchdiffeq._impl.odeint"], "_check_inputs")
+        model = seeded(lambda: nn.Sequential(nn.Linear(INPUTS, 4), nn.ReLU(), nn.Linear(4, 2)))
+        gauge = discovered(model)
+        assert gauge.dimension == 4
+        assert gaugefix.verify(model, gauge, example()).error < 1e-13
+        with pytest.raises(DiscoveryError, match=r"torch\.export"):
+            discovered(seeded(NeuralOde))
+
     def test_other_threads_solve_as_ever(self):
         found = []
 
