@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Joint:
             u = mixer.next(u, better)
             if not float((u - balanced).abs().max()) < _RUNAWAY:
                 return self._give_up(balanced)
-            steps, moved, _ = self._others(start, u, tolerance)
+            steps, moved, _ = self._others(start, u, tolerance, steps)
             if change <= tolerance:
                 return [*self.balance.scales(u), *steps]
         warnings.warn(
@@ -128,18 +128,23 @@ class Joint:
         return self.balance.scales(balanced)
 
     def _others(
-        self, start: Mapping[str, Tensor], u: Tensor, tolerance: float
+        self, start: Mapping[str, Tensor], u: Tensor, tolerance: float, before: Sequence[tuple[str, Tensor]] = ()
     ) -> tuple[Steps, dict[str, Tensor], float]:
-        """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved."""
+        """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved.
+
+        Blocks go on from the steps ``before``, those at other scalings.
+        """
         active = any(s.name not in self.unreached for s in self.blocks.symmetries)
-        first, totals = self._settle(self._scaled(start, u), tolerance) if active else (0.0, {})
+        first, totals = self._settle(self._scaled(start, u), tolerance, before) if active else (0.0, {})
         work = self._scaled(start, u)
         for name, value in totals.items():
             work.update(self.gauge[name].act(work, value))
         affine, size = self._affine_steps(work, tolerance)
         return [*totals.items(), *affine], work, max(first, size)
 
-    def _settle(self, start: dict[str, Tensor], tolerance: float) -> tuple[float, dict[str, Tensor]]:
+    def _settle(
+        self, start: dict[str, Tensor], tolerance: float, before: Sequence[tuple[str, Tensor]]
+    ) -> tuple[float, dict[str, Tensor]]:
         """Sweep until nothing moves; return how far the first sweep went, and the elements of the blocks.
 
         An orbit need not hold a point of least norm (maps that expand, one after another): its blocks move for ever.
@@ -148,6 +153,11 @@ class Joint:
         while True:
             work = dict(start)
             totals: dict[str, Tensor] = {}
+            mixing = {s.name for s in self.blocks.symmetries} - self.unreached
+            for name, value in (step for step in before if step[0] not in self.unreached):
+                work.update(self.gauge[name].act(work, value))
+                if name in mixing:
+                    totals[name] = value
             first: float | None = None
             sizes: dict[str, float] = {}
             for sweep in range(_SWEEPS):
