@@ -63,6 +63,15 @@ def test_on_all_trained_fields():
         assert geometric_mean([fit_gain(task, seed, "linear")[0] for seed in SEEDS]) > least
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_every_dtype_and_method(method, dtype):
+    net = Net(seed=2).to(dtype).requires_grad_(False)
+    gauged = fit_gauge(net, inputs(40).to(dtype), method, 4, "linear", iterations=80)
+    assert gauged.generators.dtype == dtype
+    assert gain(gauged, net, inputs(40, seed=1).to(dtype), method, 4) > 2
+
+
 def test_the_field_is_frozen_and_left_as_it_was():
     net = Net().double()
     before = [p.detach().clone() for p in net.parameters()]
