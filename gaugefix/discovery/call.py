@@ -43,10 +43,10 @@ class Call:
 
 
 def as_value(item: Any) -> Value:
-    """A number is a value that is known."""
+    """A number is a value that is known, to all digits of a Python float."""
     if isinstance(item, Value):
         return item
-    tensor = torch.as_tensor(item)
+    tensor = torch.as_tensor(item, dtype=torch.float64 if isinstance(item, float) else None)
     return Value(tuple(tensor.shape), known=tensor)
 
 

@@ -255,3 +255,9 @@ def test_a_value_that_is_concatenated_with_itself_shifts_once_in_each_place():
     gauge = discover(model, args)
     assert [s.dimension for s in gauge.symmetries if s.name.endswith("shift")] == [4]
     verify(model, gauge, args)
+
+
+def test_numbers_in_the_code_keep_all_their_digits():
+    """A shift that passes 0.1 as float32 knows it is off by 1e-9, which float64 shows."""
+    gauge = sound(*two(lambda s, x: s.o(s.a(x) + 0.1 * s.b(x))))
+    assert sorted(s.name for s in gauge.applied) == ["a.bias:shift", "a:mixing", "b.bias:shift"]
