@@ -92,15 +92,15 @@ class OdeNet(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Return y, shape (batch, outputs), or (batch, horizon, outputs) if there is one, for u (batch, inputs)."""
+        return self.read(self.path(u)[1])
+
+    def path(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the times of the steps, and the states at these times, (steps + 1, batch, dimension)."""
         if u.shape[-1] != self.encoder.in_features:
             raise FieldError(
                 f"Expected inputs of shape (batch, {self.encoder.in_features}) for the model, got {tuple(u.shape)}. "
                 "Make the sizes of the model those of the data."
             )
-        return self.read(self.path(u)[1])
-
-    def path(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the times of the steps, and the states at these times, (steps + 1, batch, dimension)."""
         return self.grid, self.solve(self.encoder(u), self.grid)
 
     def read(self, states: Tensor) -> Tensor:

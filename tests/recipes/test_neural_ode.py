@@ -12,6 +12,7 @@ from gaugefix.demo.eeg import EEGData
 from gaugefix.demo.ode_classifier import ODEClassifier
 from gaugefix.demo.ode_forecaster import ODEForecaster
 from gaugefix.demo.spiral import SpiralData
+from gaugefix.errors import FieldError
 from recipes.neural_ode import main
 from tests.recipes.runs import ROOT, assert_explained, configs_of, names_in, read
 
@@ -140,6 +141,11 @@ def test_data_are_chosen_by_their_short_names(tmp_path):
     more = ["--data=SpiralData", "--data.turns=0.5", "--model=ODEClassifier", "--model.inputs=2", "--model.classes=2"]
     summary, _ = read(fit(config_named("baseline"), tmp_path, *more))
     assert (summary["method"], summary["data"], summary["inputs"]) == ("spiral_baseline", "SpiralData", 2)
+
+
+def test_data_of_another_size_are_named(tmp_path):
+    with pytest.raises(FieldError, match=r"Expected inputs of shape \(batch, 64\) for the model, got \(64, 32\)"):
+        fit(config_named("baseline"), tmp_path, "--data=EEGData")
 
 
 def test_pictures_are_drawn(tmp_path, capsys):
