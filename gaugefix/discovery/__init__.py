@@ -1,5 +1,6 @@
 """Discovery: capture a model, run it on labels, read its gauge group off."""
 
+from gaugefix.discovery.blockers import StateBlockers, state_blockers
 from gaugefix.discovery.discover import discover
 from gaugefix.discovery.labels import DIAGONAL, LINEAR, NOTHING, ODD, PERMUTE, POSITIVE
 from gaugefix.discovery.rules import Elementwise, register, rules
@@ -12,7 +13,9 @@ __all__ = [
     "PERMUTE",
     "POSITIVE",
     "Elementwise",
+    "StateBlockers",
     "discover",
     "register",
     "rules",
+    "state_blockers",
 ]

@@ -20,6 +20,8 @@ from gaugefix.discovery.modes import without_repeats
 from gaugefix.discovery.rules import find
 from gaugefix.discovery.value import Value
 
+_STATE = "gaugefix.state.default"
+
 
 @dataclass(frozen=True)
 class StateBlockers:
@@ -70,9 +72,20 @@ def state_blockers(
         >>> print(state_blockers(Net(), (torch.randn(3, 5),))[0].reasons[0].split(":")[0])
         aten.tanh in Net
     """
-    captures = without_repeats(capture(model, args, kwargs))
     canonical = canonical_names(model)
     parameters = {n: p for n, p in model.named_parameters(remove_duplicate=False) if canonical[n] == n}
+    return blockers_in(without_repeats(capture(model, args, kwargs)), parameters)
+
+
+def blockers_in(captures: Sequence[Capture], parameters: Mapping[str, nn.Parameter]) -> tuple[StateBlockers, ...]:
+    """Return the same for a model that has been traced.
+
+    Args:
+        captures: its traces.
+        parameters: canonical name → parameter.
+    """
+    if not any(str(node.target) == _STATE for trace in captures for node in trace.nodes()):
+        return ()
     trainable = frozenset(n for n, p in parameters.items() if p.requires_grad)
     labels = _Noting()
     ctx = _NotingPass(Assumptions(), trainable, parameters, labels)
@@ -139,7 +152,7 @@ def _line(node: fx.Node) -> str:
 def _states(captures: Sequence[Capture], ctx: Pass) -> list[tuple[fx.Node, Value]]:
     """The states of all solves, in the first trace that has them."""
     for trace, env in zip(captures, ctx.environments, strict=True):
-        states = [node for node in trace.nodes() if str(node.target) == "gaugefix.state.default"]
+        states = [node for node in trace.nodes() if str(node.target) == _STATE]
         if states:
             return [(node, env[node]) for node in states if isinstance(env[node], Value)]
     return []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
+from gaugefix.discovery.blockers import blockers_in
 from gaugefix.discovery.capture import Capture, canonical_names, capture
 from gaugefix.discovery.combine import merge, named_apart, only_new
 from gaugefix.discovery.conditional import conditional
@@ -139,6 +140,7 @@ class _Analysis:
             tuple(Frozen(name, self._reason(name, strict)) for name in self.order if name not in moved),
             tuple(sorted(strict.unknown)),
             strict.dropout_seen,
+            tuple(str(state) for state in blockers_in(self.captures, self.parameters) if state.reasons),
         )
 
     def _reason(self, name: str, ctx: Pass) -> str:

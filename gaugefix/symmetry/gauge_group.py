@@ -42,6 +42,8 @@ class GaugeGroup:
         frozen: parameters without any symmetry, with the reason.
         unknown_ops: operations without a rule that a parameter's channels reached.
         dropout: whether the model has dropout that is active in train mode.
+        flows: states of differential equations whose channels do not mix freely, with the operations that keep them
+            apart, in words.
     """
 
     symmetries: tuple[Symmetry, ...]
@@ -49,6 +51,7 @@ class GaugeGroup:
     frozen: tuple[Frozen, ...] = ()
     unknown_ops: tuple[str, ...] = ()
     dropout: bool = False
+    flows: tuple[str, ...] = ()
     _names: dict[str, Symmetry] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

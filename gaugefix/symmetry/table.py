@@ -30,6 +30,9 @@ def table(gauge: GaugeGroup) -> str:
     if gauge.frozen:
         lines.append("not moved:")
         lines += [f"  {entry.parameter}: {entry.reason}" for entry in gauge.frozen]
+    if gauge.flows:
+        lines.append("states of differential equations that do not mix:")
+        lines += [f"  {line}" for flow in gauge.flows for line in flow.splitlines()]
     if gauge.unknown_ops:
         lines.append("operations without a rule (what reaches them is frozen): " + ", ".join(gauge.unknown_ops))
     return "\n".join(lines)

@@ -326,6 +326,17 @@ class TestWhatBreaksIt:
         assert [why.split(" [")[0] for why in states.reasons] == culprit
         assert "odeint(" in states.solve or "self.solve(" in states.solve
 
+    def test_the_table_says_it(self):
+        gauge = discovered(seeded(BROKEN["a decoder that is not linear"][0]))
+        lines = str(gauge).splitlines()
+        start = lines.index("states of differential equations that do not mix:")
+        assert lines[start + 1].endswith(f": {STATES} channels do not mix")
+        assert lines[start + 2].startswith("    aten.tanh in decoder.0: odd")
+        assert gauge.flows == gauge.select(lambda s: False).flows
+        whole = discovered(seeded(NeuralOde))
+        assert whole.flows == ()
+        assert "differential" not in str(whole)
+
     def test_nothing_is_named_where_states_mix(self):
         (states,) = state_blockers(seeded(NeuralOde), example())
         assert states.reasons == ()
