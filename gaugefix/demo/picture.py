@@ -16,6 +16,9 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "unit_norm": {"color": "#cc79a7", "linestyle": "-"},
     "spectral": {"color": "#009e73", "linestyle": "-"},
     "weight_decay": {"color": "#e69f00", "linestyle": "-"},
+    "kinetic": {"color": "#56b4e9", "linestyle": "-"},
+    "proper_time": {"color": "#d55e00", "linestyle": "-"},
+    "equidistribution": {"color": "#000000", "linestyle": "-"},
 }
 
 
@@ -41,6 +44,8 @@ def drift_series(path: Path) -> tuple[list[int], list[float]]:
 def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
     """Draw what the runs have in their metrics.jsonl and return the path of the picture.
 
+    The lower panel is left out where no run has measured its drift.
+
     Args:
         runs: method → directory of the run, baseline first.
         picture: the PNG file to write.
@@ -50,24 +55,33 @@ def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 6.4), layout="constrained")
+    measured = any(drift_series(directory / "metrics.jsonl")[0] for directory in runs.values())
+    figure = Figure(figsize=(8, 6.4 if measured else 4), layout="constrained")
     FigureCanvasAgg(figure)  # draws to a file without a display, whatever backend is set
-    losses, drifts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    panels = list(
+        figure.subplots(1 + measured, 1, sharex=True, squeeze=False, height_ratios=(3, 2)[: 1 + measured]).flat
+    )
+    losses, drifts = panels[0], panels[1] if measured else None
     for method, directory in runs.items():
         path = directory / "metrics.jsonl"
         style = next((style for name, style in STYLES.items() if method.endswith(name)), {})
         name = method.replace("_", " ")
         losses.plot(*read_series(path, "val/loss"), label=f"{name}, validation", linewidth=1.8, **style)
         losses.plot(*read_series(path, "train/loss"), label=f"{name}, training", linewidth=0.7, alpha=0.7, **style)
-        drifts.plot(*drift_series(path), label=name, linewidth=1.6, **style)
-        steps, values = read_series(path, "gauge/drift_after")
-        drifts.plot(steps, values, "o", markersize=4, color="#d55e00", label="after a projection" if steps else None)
+        if drifts is not None:
+            drifts.plot(*drift_series(path), label=name, linewidth=1.6, **style)
+            steps, values = read_series(path, "gauge/drift_after")
+            drifts.plot(
+                steps, values, "o", markersize=4, color="#d55e00", label="after a projection" if steps else None
+            )
     figure.suptitle(title, fontsize=11)
     losses.set(yscale="log", ylabel="loss")
-    drifts.set(yscale="log", ylabel="orbit drift  ‖log g*‖", xlabel="optimizer step")
     losses.legend(frameon=False, ncols=2, fontsize=9)
-    drifts.legend(frameon=False, ncols=3, fontsize=9)
-    for axes in (losses, drifts):
+    if drifts is not None:
+        drifts.set(yscale="log", ylabel="orbit drift  ‖log g*‖")
+        drifts.legend(frameon=False, ncols=3, fontsize=9)
+    panels[-1].set(xlabel="optimizer step")
+    for axes in panels:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=130, metadata={"Software": None})
