@@ -1,6 +1,6 @@
 """Neural ODEs on digits, a spiral or an EEG: baseline, kinetic penalty, or time or state gauge-fixed.
 
-python recipes/neural_ode.py fit --config configs/neural_ode/equidistribution.yaml --model.steps 4
+python recipes/neural_ode.py fit --config configs/neural_ode/equidistribution.yaml --model.solver_steps 4
 
 Results go to runs/neural_ode/<time>-<method>-s<seed>/; the path is the last line printed.
 """

@@ -33,7 +33,7 @@ class NeuralODE(LightningModule):
         hidden: units of the field.
         autonomous: whether the field does not see the time.
         solver: euler, midpoint or rk4 with fixed steps; dopri5, dopri8, bosh3 or adaptive_heun.
-        steps: of a fixed-step solver; see :class:`OdeNet`.
+        solver_steps: steps of a fixed-step solver; see :class:`OdeNet`.
         adjoint: gradients by the adjoint equation, which stores no graph.
         rtol: relative tolerance of an adaptive solver.
         atol: its absolute tolerance.
@@ -56,7 +56,7 @@ class NeuralODE(LightningModule):
         hidden: int = 64,
         autonomous: bool = False,
         solver: Solver = "rk4",
-        steps: int = 8,
+        solver_steps: int = 8,
         adjoint: bool = False,
         rtol: float = 1e-4,
         atol: float = 1e-5,
@@ -66,6 +66,7 @@ class NeuralODE(LightningModule):
         kinetic_relative: bool = False,
     ) -> None:
         super().__init__()
+        steps = solver_steps
         self.net = OdeNet(inputs, outputs, dimension, hidden, horizon, autonomous, solver, steps, adjoint, rtol, atol)
         self.example_input_array = torch.linspace(-1, 1, 4 * inputs).reshape(4, inputs)
         self.lr = lr

@@ -46,7 +46,7 @@ def classifier(**settings) -> ODEClassifier:
 
 
 def test_numbers_of_evaluations_are_logged():
-    model = classifier(steps=5, adjoint=True)
+    model = classifier(solver_steps=5, adjoint=True)
     metrics = fit(model, epochs=1).callback_metrics
     assert {name: float(value) for name, value in metrics.items() if "nfe" in name} == {
         "train/nfe": 20.0,
@@ -58,7 +58,7 @@ def test_numbers_of_evaluations_are_logged():
 
 
 def test_solver_error_is_that_of_held_out_rows():
-    model = classifier(solver="euler", steps=4)
+    model = classifier(solver="euler", solver_steps=4)
     metrics = fit(model, epochs=1).callback_metrics
     u = SpiralData(points=500)
     u.setup()
@@ -98,12 +98,12 @@ def test_forecasts_of_another_shape_are_refused():
 
 
 def test_hyperparameters_are_saved_with_all_settings():
-    assert dict(classifier(steps=3).hparams) == {**SMALL, "steps": 3}
+    assert dict(classifier(solver_steps=3).hparams) == {**SMALL, "solver_steps": 3}
 
 
 @pytest.mark.parametrize("slice", ["equidistribution", "proper_time"])
 def test_clock_is_on_its_slice(slice):
-    net = classifier(steps=6).net.double()
+    net = classifier(solver_steps=6).net.double()
     with torch.no_grad():
         net.field.inner.weight[:, -1] *= 8  # a field that changes with time
     u = torch.randn(16, 2, dtype=torch.float64)

@@ -61,7 +61,7 @@ def test_a_short_run_of_every_configuration(config, tmp_path, capsys):
 
     summary, rows = read(directory)
     assert (summary["recipe"], summary["method"], summary["seed"]) == ("neural_ode", config.stem, 0)
-    assert (summary["steps"], summary["nfe"], summary["diverged"]) == (12, 32, False)
+    assert (summary["steps"], summary["solver_steps"], summary["nfe"], summary["diverged"]) == (12, 8, 32, False)
     assert 0 < summary["solver_error"] < 1e-3
     assert summary["gauge_drift_final"] >= 0
     assert (summary["time_slice"] is None) == ("time_gauge_fits" not in summary)
@@ -102,7 +102,8 @@ def test_fast_dev_run_writes_nothing(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "solver", [["rk4", "--model.adjoint=true"], ["dopri5"], ["dopri5", "--model.adjoint=true", "--model.steps=4"]]
+    "solver",
+    [["rk4", "--model.adjoint=true"], ["dopri5"], ["dopri5", "--model.adjoint=true", "--model.solver_steps=4"]],
 )
 @pytest.mark.parametrize("config", ["spiral_baseline", "eeg_baseline"])
 def test_other_solvers_and_the_adjoint_train_too(config, solver, tmp_path):
