@@ -19,9 +19,9 @@ def fit_gauge(
     family: Family = "linear",
     *,
     interval: tuple[float, float] = (0.0, 1.0),
-    waves: int = 4,
-    clock_waves: int = 6,
-    iterations: int = 250,
+    waves: int = 6,
+    clock_waves: int = 8,
+    iterations: int = 500,
     lr: float = 0.05,
     refinement: int = 8,
 ) -> GaugedField:

@@ -84,7 +84,7 @@ def test_the_field_is_frozen_and_left_as_it_was():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(FieldError, match=r"x0 of shape \(points, n\), steps >= 1, .* got \(2,\), 8, 250 and 8"):
+    with pytest.raises(FieldError, match=r"x0 of shape \(points, n\), steps >= 1, .* got \(2,\), 8, 500 and 8"):
         fit_gauge(pendulum, torch.ones(2))
     with pytest.raises(FieldError, match="Did you mean 'linear'"):
         fit_gauge(pendulum, inputs(), family="liner")
