@@ -72,7 +72,7 @@ def read_rotations(ctx: Pass, order: Iterable[str], exactness: Exactness) -> lis
             name = f"{legs[0][0].parameter.rsplit('.', 1)[0]}:rotation"
             found.append(ResidualRotation(name, exactness, acting=group, legs=legs))
         except SymmetryError:
-            continue  # coordinates do not occur equally often in some leg
+            continue  # coordinates do not occur equally often in some leg, or have several gains
     return found
 
 
@@ -119,5 +119,10 @@ def _legs(
         if which >= 0:
             order = np.zeros(int(coordinate.max()) + 1, np.int64)
             order[index[chosen >= 0]] = sides.place[of[chosen >= 0]]
+            if (order[index[chosen >= 0]] != sides.place[of[chosen >= 0]]).any():
+                raise SymmetryError(
+                    f"Expected one gain of '{names[which]}' for each channel of the stream in '{slot.parameter}', got "
+                    "several: the stream is normalized together with a copy of itself. It is not rotated."
+                )
             gain = Gain(names[which], order, ctx.offsets.get(names[which], 0.0))
         yield Leg(slot.parameter, chosen, int(sign), axis), gain

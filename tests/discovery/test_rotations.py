@@ -176,3 +176,14 @@ def test_a_gain_of_zero_is_an_error_and_changes_nothing():
     with pytest.raises(SymmetryError, match=r"Expected gains other than 0 in 'm.weight', got 1 zeros.*gauge.select"):
         gaugefix.act_(model, gauge, gauge.random(conditional=True))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("make", [nn.LayerNorm, nn.RMSNorm])
+def test_a_stream_that_is_normalized_with_a_copy_of_itself_has_two_gains_for_each_channel(make):
+    """One gain for each channel would be false: the copies behind the norm move by different matrices."""
+
+    def forward(s, x):
+        return s.o(s.n(x @ torch.cat([s.w, s.w], 1)))
+
+    model = Net(forward, w=parameter(D, D), n=make(2 * D, EPS), o=nn.Linear(2 * D, 3))
+    assert not rotations(sound(model, (torch.randn(3, 5, D),)))
