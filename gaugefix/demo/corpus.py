@@ -8,9 +8,10 @@ import string
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import TensorDataset
+
+from gaugefix.demo.in_memory import InMemoryData, check_count
 
 LETTERS = "\n" + string.digits + string.ascii_letters + string.punctuation + " "
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -29,7 +30,7 @@ def decode(tokens: Tensor) -> str:
     return "".join((LETTERS + UNKNOWN)[k] for k in tokens.tolist())
 
 
-class CorpusData(LightningDataModule):
+class CorpusData(InMemoryData):
     """Windows of ``context`` characters, and the characters that follow each of them.
 
     The text is every topic in the order of its name. Its end is for validation, the rest for training; windows do not
@@ -47,23 +48,16 @@ class CorpusData(LightningDataModule):
         facts: what belongs into the summary of a run: name, length and sha256 of the text, and Python's version.
     """
 
+    usual_batch_size, usual_val_fraction = 16, 0.05
+
     def __init__(
         self, batch_size: int = 16, context: int = 64, val_fraction: float = 0.05, val_batch_size: int = 64
     ) -> None:
-        super().__init__()
-        counts = {"batch_size": (batch_size, 16), "context": (context, 64), "val_batch_size": (val_batch_size, 64)}
-        for name, (value, usual) in counts.items():
-            if value < 1:
-                raise ValueError(f"Expected a positive integer for {name}, got {value}. {usual} is usual.")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"Expected a number between 0 and 1 for val_fraction, got {val_fraction}. 0.05 is usual.")
-        self.batch_size = batch_size
+        super().__init__(batch_size, val_fraction, val_batch_size)
+        check_count("context", context, 64)
+        check_count("val_batch_size", val_batch_size, 64)
         self.context = context
-        self.val_fraction = val_fraction
-        self.val_batch_size = val_batch_size
         self.facts: dict[str, Any] = {}
-        self.train_data: TensorDataset | None = None
-        self.val_data: TensorDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the text and cut it into windows."""
@@ -83,17 +77,6 @@ class CorpusData(LightningDataModule):
         self.train_data = self._windows(tokens[:cut])
         self.val_data = self._windows(tokens[cut:])
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        data = self._ready(self.train_data)
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(torch.initial_seed()))
-        # Whole batches are indexed at once: no collation of single windows.
-        return DataLoader(data, sampler=BatchSampler(order, self.batch_size, drop_last=True), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        data = self._ready(self.val_data)
-        batches = BatchSampler(range(len(data)), self.val_batch_size, drop_last=False)
-        return DataLoader(data, sampler=batches, batch_size=None)
-
     def _windows(self, tokens: Tensor) -> TensorDataset:
         count = (len(tokens) - 1) // self.context
         if count < 1:
@@ -104,8 +87,3 @@ class CorpusData(LightningDataModule):
         used = count * self.context
         inputs, targets = tokens[:used], tokens[1 : used + 1]
         return TensorDataset(inputs.view(count, -1), targets.view(count, -1))
-
-    def _ready(self, data: TensorDataset | None) -> TensorDataset:
-        if data is None:
-            raise RuntimeError("Expected setup() before a dataloader is asked for, got none. Call setup() first.")
-        return data

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import TensorDataset
 
 from gaugefix.demo.extras import require
+from gaugefix.demo.in_memory import InMemoryData
 
 CLASSES = 10
 SIDE = 8
 PIXELS = SIDE * SIDE
 
 
-class DigitsData(LightningDataModule):
+class DigitsData(InMemoryData):
     """Digits in memory, standardised by the mean and the deviation of the training part.
 
     Which images are for training depends on ``split_seed`` only. The order of the training batches depends on the
@@ -30,17 +29,9 @@ class DigitsData(LightningDataModule):
     def __init__(
         self, batch_size: int = 64, image: bool = False, val_fraction: float = 0.2, split_seed: int = 0
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"Expected a positive integer for batch_size, got {batch_size}. 64 is usual.")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"Expected a number between 0 and 1 for val_fraction, got {val_fraction}. 0.2 is usual.")
-        self.batch_size = batch_size
+        super().__init__(batch_size, val_fraction)
         self.image = image
-        self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.train_data: TensorDataset | None = None
-        self.val_data: TensorDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the digits."""
@@ -59,18 +50,3 @@ class DigitsData(LightningDataModule):
         images = images.unsqueeze(1) if self.image else images.flatten(1)
         self.train_data = TensorDataset(images[train], labels[train])
         self.val_data = TensorDataset(images[val], labels[val])
-
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        data = self._ready(self.train_data)
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(torch.initial_seed()))
-        # Whole batches are indexed at once: no collation of single images.
-        return DataLoader(data, sampler=BatchSampler(order, self.batch_size, drop_last=True), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        data = self._ready(self.val_data)
-        return DataLoader(data, sampler=[list(range(len(data)))], batch_size=None)
-
-    def _ready(self, data: TensorDataset | None) -> TensorDataset:
-        if data is None:
-            raise RuntimeError("Expected setup() before a dataloader is asked for, got none. Call setup() first.")
-        return data

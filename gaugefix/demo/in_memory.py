@@ -12,23 +12,31 @@ class InMemoryData(LightningDataModule):
     """Batches of ``train_data`` and ``val_data``, which ``setup`` of a subclass makes.
 
     The order of the training batches depends on the seed of the run (``seed_everything``) only, and not on what else
-    draws random numbers during training. An incomplete last training batch is left out; validation takes one batch.
+    draws random numbers during training. An incomplete last training batch is left out.
 
     Args:
         batch_size: rows per training batch.
         val_fraction: part of the rows that is kept for validation.
+        val_batch_size: rows per validation batch; all by default.
     """
 
     method_prefix: str = ""
     """Before the name of a method in results, where one recipe has several data sets."""
 
-    def __init__(self, batch_size: int, val_fraction: float) -> None:
+    usual_batch_size, usual_val_fraction = 64, 0.2
+    """What errors recommend."""
+
+    def __init__(self, batch_size: int, val_fraction: float, val_batch_size: int | None = None) -> None:
         super().__init__()
-        check_count("batch_size", batch_size, 64)
+        check_count("batch_size", batch_size, self.usual_batch_size)
         if not 0 < val_fraction < 1:
-            raise ValueError(f"Expected a number between 0 and 1 for val_fraction, got {val_fraction}. 0.2 is usual.")
+            raise ValueError(
+                f"Expected a number between 0 and 1 for val_fraction, got {val_fraction}. "
+                f"{self.usual_val_fraction} is usual."
+            )
         self.batch_size = batch_size
         self.val_fraction = val_fraction
+        self.val_batch_size = val_batch_size
         self.train_data: TensorDataset | None = None
         self.val_data: TensorDataset | None = None
 
@@ -40,7 +48,8 @@ class InMemoryData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         data = self._ready(self.val_data)
-        return DataLoader(data, sampler=[list(range(len(data)))], batch_size=None)
+        batches = BatchSampler(range(len(data)), self.val_batch_size or len(data), drop_last=False)
+        return DataLoader(data, sampler=batches, batch_size=None)
 
     def _ready(self, data: TensorDataset | None) -> TensorDataset:
         if data is None:
