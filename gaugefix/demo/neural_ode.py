@@ -66,8 +66,9 @@ class NeuralODE(LightningModule):
         kinetic_relative: bool = False,
     ) -> None:
         super().__init__()
-        steps = solver_steps
-        self.net = OdeNet(inputs, outputs, dimension, hidden, horizon, autonomous, solver, steps, adjoint, rtol, atol)
+        self.net = OdeNet(
+            inputs, outputs, dimension, hidden, horizon, autonomous, solver, solver_steps, adjoint, rtol, atol
+        )
         self.example_input_array = torch.linspace(-1, 1, 4 * inputs).reshape(4, inputs)
         self.lr = lr
         self.weight_decay = weight_decay
