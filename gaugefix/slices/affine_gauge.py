@@ -126,12 +126,7 @@ def _with_shift(legs: Sequence[Add | Absorb], read: Mapping[str, Tensor], t: Ten
     """The parameter of ``legs``, shifted."""
     value = read[legs[0].parameter]
     for leg in legs:
-        if isinstance(leg, Add):
-            change = leg.form.value(t)
-        else:
-            assert leg.target is not None
-            change = leg.target.value(t)
-            change = change - leg.map.apply(read, leg.source.value(t)) if leg.source.terms else change
+        change = leg.delta(read, t)
         value = value + (change.reshape(value.shape) if change.numel() == value.numel() else change)
     return value
 

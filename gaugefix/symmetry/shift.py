@@ -69,22 +69,14 @@ class ShiftSymmetry(Symmetry):
         return t
 
     def act(self, tensors: Mapping[str, Tensor], value: Tensor) -> dict[str, Tensor]:
-        # A weight may be stored in less precision than the shift is computed in: solve in the wider one.
-        wide = {name: tensors[name].to(torch.promote_types(tensors[name].dtype, value.dtype)) for name in self.reads}
-        t = self.shifts(wide, value.to(next(iter(wide.values())).device))
+        wide, t = self._solved(tensors, value)
         for leg in self.legs:
             if isinstance(leg, AbsorbAlong):
                 leg.check(wide, t, tensors[leg.parameter].dtype)
         moved: dict[str, Tensor] = {}
         for leg in self.legs:
             parameter = moved.get(leg.parameter, wide[leg.parameter])
-            if isinstance(leg, Add):
-                delta = leg.form.value(t)
-            elif isinstance(leg, AbsorbAlong):
-                delta = leg.delta(wide, t)
-            else:
-                delta = -leg.map.apply(wide, leg.source.value(t)) if leg.source.terms else t.new_zeros(())
-                delta = delta if leg.target is None else delta + leg.target.value(t)
+            delta = leg.delta(wide, t)
             delta = delta.reshape(parameter.shape) if delta.numel() == parameter.numel() else delta
             moved[leg.parameter] = parameter + delta
         return {name: tensor.to(tensors[name].dtype) for name, tensor in moved.items()}
@@ -93,6 +85,10 @@ class ShiftSymmetry(Symmetry):
         along = [leg for leg in self.legs if isinstance(leg, AbsorbAlong)]
         if not along:
             return 1.0
-        wide = {name: tensors[name].to(torch.promote_types(tensors[name].dtype, value.dtype)) for name in self.reads}
-        t = self.shifts(wide, value.to(next(iter(wide.values())).device))
+        wide, t = self._solved(tensors, value)
         return max(leg.strain(wide, t) for leg in along)
+
+    def _solved(self, tensors: Mapping[str, Tensor], value: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The tensors and t. A weight may be stored in less precision than the shift: both in the wider one."""
+        wide = {name: tensors[name].to(torch.promote_types(tensors[name].dtype, value.dtype)) for name in self.reads}
+        return wide, self.shifts(wide, value.to(next(iter(wide.values())).device))

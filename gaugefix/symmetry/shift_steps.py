@@ -95,6 +95,10 @@ class Add:
     parameter: str
     form: Form
 
+    def delta(self, tensors: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """Return the change of the parameter, or of as many of its axes as the form has."""
+        return self.form.value(t)
+
 
 @dataclass(frozen=True, eq=False)
 class Absorb:
@@ -104,3 +108,8 @@ class Absorb:
     map: ChannelMap
     source: Form
     target: Form | None
+
+    def delta(self, tensors: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """Return the change of the bias."""
+        change = -self.map.apply(tensors, self.source.value(t)) if self.source.terms else t.new_zeros(())
+        return change if self.target is None else change + self.target.value(t)
