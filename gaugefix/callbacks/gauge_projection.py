@@ -16,6 +16,7 @@ from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, did_you_mean
 from gaugefix.functional import log_norms
 from gaugefix.projection import solve
+from gaugefix.slices import get_slice
 from gaugefix.symmetry import Element
 from gaugefix.transport import Policy, act_, attached
 
@@ -78,7 +79,9 @@ class GaugeProjection(GaugeCallback):
                 f"Expected a policy for unknown_optimizer, got {unknown_optimizer!r}. "
                 + did_you_mean(str(unknown_optimizer), get_args(Policy))
             )
-        super().__init__(slice, every_n_steps, module, name, probe, conditional)
+        get_slice(slice)
+        super().__init__(every_n_steps, module, name, probe, conditional)
+        self.slice = slice
         self.at_start = at_start
         self.dyadic = dyadic
         self.unknown_optimizer: Policy = unknown_optimizer

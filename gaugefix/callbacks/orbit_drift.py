@@ -12,6 +12,7 @@ from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning
 from gaugefix.functional import Drift, distances, drift
+from gaugefix.slices import get_slice
 from gaugefix.symmetry import Element
 
 _FAR = 0.03
@@ -60,7 +61,9 @@ class OrbitDrift(GaugeCallback):
         per_symmetry: bool = True,
         conditional: bool = False,
     ) -> None:
-        super().__init__(slice, every_n_steps, module, name, inputs_needed=False, conditional=conditional)
+        get_slice(slice)
+        super().__init__(every_n_steps, module, name, inputs_needed=False, conditional=conditional)
+        self.slice = slice
         self.per_symmetry = per_symmetry
         self.forget()
 
