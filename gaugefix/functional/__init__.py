@@ -5,6 +5,7 @@ from gaugefix.functional.drift import Drift, distances, drift, log_norms
 from gaugefix.functional.noether_charge import charge_norm, noether_charge
 from gaugefix.functional.slice_residual import slice_residual
 from gaugefix.functional.step_drift import step_drift
+from gaugefix.functional.vertical_fraction import vertical_fraction, vertical_part
 
 __all__ = [
     "Distance",
@@ -17,4 +18,6 @@ __all__ = [
     "noether_charge",
     "slice_residual",
     "step_drift",
+    "vertical_fraction",
+    "vertical_part",
 ]
