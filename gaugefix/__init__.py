@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gaugefix.callbacks import GaugeProjection, OrbitDrift
+    from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, OrbitDrift
     from gaugefix.comparison import canonicalize
     from gaugefix.declaration import declare
     from gaugefix.discovery import discover
@@ -23,6 +23,7 @@ __all__ = [
     "Element",
     "GaugeGroup",
     "GaugeProjection",
+    "GaugeRegularizer",
     "OrbitDrift",
     "act_",
     "canonicalize",
@@ -40,6 +41,7 @@ _ROOM_OF = {
     "Element": "symmetry",
     "GaugeGroup": "symmetry",
     "GaugeProjection": "callbacks",
+    "GaugeRegularizer": "callbacks",
     "OrbitDrift": "callbacks",
     "act_": "transport",
     "canonicalize": "comparison",
@@ -58,6 +60,7 @@ _ROOMS = (
     "groups",
     "metrics",
     "ode",
+    "regularizers",
     "slices",
     "symmetry",
     "testing",

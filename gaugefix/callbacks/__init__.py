@@ -2,7 +2,8 @@
 
 from gaugefix.callbacks.gauge_cache import use_gauge
 from gaugefix.callbacks.gauge_projection import GaugeProjection
+from gaugefix.callbacks.gauge_regularizer import GaugeRegularizer
 from gaugefix.callbacks.lightning_callback import adopt
 from gaugefix.callbacks.orbit_drift import OrbitDrift
 
-__all__ = ["GaugeProjection", "OrbitDrift", "adopt", "use_gauge"]
+__all__ = ["GaugeProjection", "GaugeRegularizer", "OrbitDrift", "adopt", "use_gauge"]

@@ -92,6 +92,10 @@ class Balance:
                 parts.append(joined(term, pieces))
         return self._collect(parts)
 
+    def differentiable(self, tensors: Mapping[str, Tensor]) -> Moments:
+        """As :meth:`here`, for automatic differentiation: no scratch buffer."""
+        return self._collect([marginals(term, values(term, tensors).square()) for term in self.terms])
+
     def _square(self, tensor: Tensor) -> Tensor:
         """P² in the scratch buffer: valid until the next call."""
         key = (tensor.shape, tensor.dtype, tensor.device)

@@ -24,6 +24,7 @@ MUST_NOT_IMPORT = {
     "discovery": {"slices", "transport", "functional", "metrics", "callbacks"},
     "slices": {"discovery", "transport", "functional", "metrics", "callbacks"},
     "transport": {"discovery", "slices", "functional", "metrics", "callbacks"},
+    "regularizers": {"discovery", "transport", "functional", "metrics", "callbacks"},
     "functional": {"metrics", "callbacks"},
     "metrics": {"callbacks"},
 }

@@ -1,0 +1,237 @@
+"""GaugeRegularizer: gauge fixing by a term of the loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gaugefix.callbacks.gauge_callback import check_interval
+from gaugefix.callbacks.gauge_source import Analysed
+from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.callbacks.model_callback import ModelCallback
+from gaugefix.callbacks.schedule import StepCounter
+from gaugefix.errors import NoEffectWarning, SettingError, did_you_mean
+from gaugefix.regularizers import get_term
+from gaugefix.regularizers.reference import Reference
+from gaugefix.symmetry import named_tensors
+
+Schedule = Literal["constant", "linear", "cosine", "warmup"]
+
+
+class GaugeRegularizer(ModelCallback):
+    """Add the gradient of a gauge-fixing term to the gradients of every optimizer step.
+
+    What is added is exactly strength · ∂term/∂θ, once per step: behind the unscaling of mixed precision and the
+    averaging over accumulated batches and processes, before clipping. The loss that is logged stays that of the data;
+    the term itself is logged as ``gauge/<term>``. Adaptive optimizers scale the term with the rest of the gradient, as
+    they do with L2 (and not with AdamW's weight decay). Callbacks that log gradient norms see the term if they come
+    behind this one in the list. In manual optimization it works with the optimizers of ``self.optimizers()``; a
+    clipping of your own, before ``step()``, does not see it.
+
+    Several of them may be combined, with a GaugeProjection too.
+
+    Args:
+        term: What to add: 'l2', 'charge', 'balance', 'unit_norm', 'orthogonality', 'reference', 'depth_smoothness', or
+            a control that no gauge transformation changes: 'path_norm', 'product_of_norms', 'nuclear_norm'.
+        strength: Factor of the term; for 'l2' it is the weight decay of torch's SGD.
+        schedule: How the strength goes: 'constant'; 'linear' or 'cosine' down to zero at the end of the fit; 'warmup'
+            up from zero over its first tenth.
+        every_n_steps: Optimizer steps between two additions, each of which then counts every_n_steps times; with 1
+            every step is exactly that of the sum of loss and term.
+        module: Name of the submodule to regularize, such as 'encoder.backbone'; by default the LightningModule.
+        name: Tells several regularizers with the same term apart: they log 'gauge/<name>/<term>'.
+
+    Attributes:
+        gauge: The gauge group; None until it is known.
+        value: The term at the last step that was logged; None before.
+        seconds: Time spent on the term.
+        discovery_seconds: Time spent finding the gauge group.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[GaugeRegularizer("charge", strength=0.1)], accelerator="cpu", logger=False,
+        ...     enable_checkpointing=False)
+    """
+
+    def __init__(
+        self,
+        term: str = "charge",
+        strength: float = 0.01,
+        schedule: Literal["constant", "linear", "cosine", "warmup"] = "constant",
+        every_n_steps: int = 1,
+        module: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        if schedule not in get_args(Schedule):
+            raise SettingError(
+                f"Expected a schedule, got {schedule!r}. {did_you_mean(str(schedule), get_args(Schedule))}"
+            )
+        _check_strength(strength)
+        check_interval(every_n_steps)
+        self._term = get_term(term)
+        super().__init__(module, name, inputs_needed=False)
+        self.term = term
+        self.strength = float(strength)
+        self.schedule = schedule
+        self.every_n_steps = every_n_steps
+        self._counter = StepCounter(1)
+        self._steps = math.inf
+        self._parameters: dict[int, dict[str, Tensor]] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._heard = False
+        self.forget()
+
+    def forget(self) -> None:
+        super().forget()
+        self.value: float | None = None
+        self._calls: dict[int, int] = {}
+        self._last: Tensor | None = None
+        self._counter.restore(0)
+        self._term = get_term(self.term)
+
+    # ---- Lightning's hooks ------------------------------------------------------------------------------------------
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(term=self.term, module=self.module, name=self.name)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            if any(base.__name__ == "LBFGS" for base in type(optimizer).__mro__):
+                raise SettingError(
+                    f"Expected an optimizer that takes one gradient a step, got {type(optimizer).__name__}: its line "
+                    "search would compare losses without the term. Add the term to the loss in training_step: "
+                    f"gaugefix.regularizers.get_term('{self.term}').value(gauge, parameters)."
+                )
+        super().on_fit_start(trainer, pl_module)
+        self._parameters, self._tensors, self._heard = {}, {}, False
+        self._counter.attach(trainer.optimizers)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out how long the fit is, where the schedule asks."""
+        if self.schedule == "constant":
+            return
+        self._steps = float(trainer.estimated_stepping_batches)
+        if not 0.0 < self._steps < math.inf:
+            raise SettingError(
+                f"Expected a fit with an end for schedule='{self.schedule}', got max_epochs=-1 and max_steps=-1. Give "
+                "one of them, or schedule='constant'."
+            )
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Add the gradient of the term to those of this optimizer's parameters."""
+        self._heard = True
+        if not self._active:
+            return
+        self._collect(pl_module, stepped=False)
+        found = self._source.found
+        if found is None or not self._ready(trainer):
+            return
+        begun = time.perf_counter()
+        gradients = self._gradients(found, optimizer)
+        if gradients:
+            key = trainer.optimizers.index(optimizer) if optimizer in trainer.optimizers else 0
+            calls = self._calls[key] = self._calls.get(key, -1) + 1
+            if calls % self.every_n_steps == 0:
+                strength = self.every_n_steps * self.strength_at(calls, self._steps)
+                strength *= _loss_scale(trainer, optimizer)
+                self._last = self._term.add_gradient_(found.gauge, self._tensors, gradients, strength)
+        self.seconds += time.perf_counter() - begun
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the term as often as the Trainer logs."""
+        stepped, _ = self._counter.advance()
+        if not stepped or not self._active:
+            return
+        if not self._heard:
+            self._heard = True
+            self.warn(
+                trainer,
+                f"{type(self).__name__} adds nothing: Lightning did not see the optimizer's step. In manual "
+                "optimization step the optimizers of self.optimizers(), not torch's own.",
+                NoEffectWarning,
+            )
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self._last is not None and every and self._counter.steps % every == 0:
+            self.value = float(self._last)
+            prefix = f"gauge/{self.name}" if self.name else "gauge"
+            for logger in trainer.loggers:
+                logger.log_metrics({f"{prefix}/{self.term}": self.value}, step=trainer.global_step)
+
+    def strength_at(self, step: int, steps: float) -> float:
+        """Return the strength at ``step`` of a fit of ``steps`` steps."""
+        if self.schedule == "constant":
+            return self.strength
+        part = min(step / steps, 1.0)
+        if self.schedule == "warmup":
+            return self.strength * min(10.0 * part, 1.0)
+        left = 1.0 - part if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * part))
+        return self.strength * left
+
+    def state_dict(self) -> dict[str, Any]:
+        start = self._term.start if isinstance(self._term, Reference) else None
+        return {
+            **super().state_dict(),
+            "steps": self._counter.steps,
+            "calls": dict(self._calls),
+            "reference": None if start is None else {name: value.clone() for name, value in start.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._counter.restore(int(state_dict["steps"]))
+        self._calls = {int(key): int(calls) for key, calls in state_dict["calls"].items()}
+        if isinstance(self._term, Reference) and state_dict["reference"] is not None:
+            self._term = Reference(state_dict["reference"])
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+    def _gradients(self, found: Analysed, optimizer: Optimizer) -> dict[str, Tensor]:
+        """The gradients of this optimizer's parameters, by name; those that have none are left out."""
+        if id(optimizer) not in self._parameters:
+            if not self._tensors:
+                self._term.check(found.gauge)
+                self._tensors = named_tensors(found.module)
+            owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            seen: set[int] = set()
+            mine: dict[str, Tensor] = {}
+            for name, tensor in self._tensors.items():
+                if id(tensor) in owned and id(tensor) not in seen and tensor.requires_grad:
+                    seen.add(id(tensor))
+                    mine[name] = tensor
+            self._parameters[id(optimizer)] = mine
+        gradients: dict[str, Tensor] = {}
+        for name, parameter in self._parameters[id(optimizer)].items():
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.layout is not torch.strided:
+                raise SettingError(
+                    f"Expected a dense gradient for '{name}', got a sparse one. Give sparse=False to its embedding, or "
+                    f"leave {type(self).__name__} out."
+                )
+            gradients[name] = gradient
+        return gradients
+
+    def _release(self) -> None:
+        self._counter.detach()
+        self._parameters, self._tensors = {}, {}
+        super()._release()
+
+
+def _check_strength(strength: object) -> None:
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 <= strength < math.inf:
+        raise SettingError(f"Expected a strength of 0 or more, got {strength!r}. It multiplies the term.")
+
+
+def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float:
+    """The factor of gradients that a fused optimizer unscales by itself."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return 1.0
+    return float(scaler.get_scale())

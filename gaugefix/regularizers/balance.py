@@ -1,0 +1,52 @@
+"""Norm balancing in logarithms: minimal norm in coordinates along the orbit, free of scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.matrix_log import log_slope, matrix_log
+from gaugefix.regularizers.moments import Moments
+from gaugefix.regularizers.of_moments import MomentTerm, total
+
+
+@register_term("balance")
+class Balance(MomentTerm):
+    """R = Σ_i (log in_i − log out_i)² + Σ_blocks ‖log A − log B‖_F².
+
+    It is quadratic in the distance from the slice wherever the parameters are, and does not see how large they are.
+    Units that are dead on one side and blocks without full rank are left out.
+    """
+
+    condition = "in_i = out_i for every unit, A = B for every block (minimal norm, Landau gauge), in log coordinates"
+    freedom = "rotations that keep A = B, phases of rotary planes, shifts and kernels"
+    changes_function = False
+    cost = "two passes over the parameters, two eigendecompositions per block"
+    source = "norm balancing: cf. Terin, arXiv 2602.14729; logarithms of matrices: ours"
+
+    def of(self, moments: Moments) -> Tensor:
+        parts = [_log_ratio(moments).square().sum()]
+        for a, b in moments.blocks:
+            (log_a, full_a), (log_b, full_b) = matrix_log(a), matrix_log(b)
+            parts.append((log_a - log_b).square().sum((-2, -1))[full_a & full_b].sum())
+        return total(parts, moments.ins)
+
+    def slopes(self, moments: Moments) -> Moments:
+        ratio = 2.0 * _log_ratio(moments)
+        alive = (moments.ins > 0) & (moments.outs > 0)
+        ins = torch.where(alive, ratio / moments.ins, 0.0)
+        outs = torch.where(alive, -ratio / moments.outs, 0.0)
+        return Moments(ins, outs, tuple(_block_slopes(a, b) for a, b in moments.blocks))
+
+
+def _log_ratio(moments: Moments) -> Tensor:
+    alive = (moments.ins > 0) & (moments.outs > 0)
+    ins, outs = torch.where(alive, moments.ins, 1.0), torch.where(alive, moments.outs, 1.0)
+    return ins.log() - outs.log()
+
+
+def _block_slopes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    (log_a, full_a), (log_b, full_b) = matrix_log(a), matrix_log(b)
+    apart = torch.where((full_a & full_b)[:, None, None], 2.0 * (log_a - log_b), 0.0)
+    return log_slope(a, apart), log_slope(b, -apart)

@@ -1,0 +1,77 @@
+"""Smoothness across depth: ∂_t W = 0."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from gaugefix.errors import SettingError
+from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.symmetry import GaugeGroup
+
+
+@register_term("depth_smoothness")
+class DepthSmoothness(GaugeTerm):
+    """R = Σ ‖W_{k+1} − W_k‖² over neighbouring layers: parameters whose names differ by one number alone.
+
+    ``blocks.0.fc.weight`` and ``blocks.1.fc.weight`` are neighbours if their shapes agree; so are ``net.2.weight`` and
+    ``net.4.weight`` if ``net.3`` has no weight.
+    """
+
+    condition = "∂_t W = 0 along the depth (Lorenz gauge of the connection in one dimension)"
+    freedom = "transformations that are the same in every layer"
+    changes_function = True
+    cost = "two passes over the parameters of repeated layers"
+    source = "arXiv 2402.02362, Section 6; of fields: gaugefix.ode.terms.depth_smoothness"
+
+    def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
+        pairs = neighbours({name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()})
+        parts = [(tensors[b] - tensors[a]).square().sum() for a, b in pairs]
+        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+
+    @torch.no_grad()
+    def add_gradient_(
+        self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
+    ) -> Tensor:
+        pairs = neighbours({name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()})
+        if not pairs:
+            return torch.zeros(())
+        apart = torch._foreach_sub([tensors[b].detach() for _, b in pairs], [tensors[a].detach() for a, _ in pairs])
+        for side, sign in ((1, 2.0), (0, -2.0)):
+            known = [
+                (gradients[pair[side]], d) for pair, d in zip(pairs, apart, strict=True) if pair[side] in gradients
+            ]
+            if known:
+                torch._foreach_add_([g for g, _ in known], [d for _, d in known], alpha=sign * strength)
+        return torch.stack([n.float() for n in torch._foreach_norm(apart)]).square().sum()
+
+    def check(self, gauge: GaugeGroup) -> None:
+        if not neighbours(gauge.shapes):
+            raise SettingError(
+                "Expected repeated layers (names that differ by one number, and shapes that agree) for the term "
+                "'depth_smoothness', got none. Use it for deep networks of equal widths."
+            )
+
+
+def neighbours(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
+    """Return pairs of names that follow each other along one number, sorted by it.
+
+    Example:
+        >>> neighbours({"net.0.weight": (8, 4), "net.2.weight": (8, 8), "net.4.weight": (8, 8)})
+        [('net.2.weight', 'net.4.weight')]
+    """
+    lines: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for name in shapes:
+        for k, match in enumerate(re.finditer(r"(?<![^.])\d+(?![^.])", name)):
+            family = (name[: match.start()] + "*" + name[match.end() :], k)
+            lines.setdefault(family, []).append((int(match.group()), name))
+    return [pair for line in lines.values() for pair in _in_order(line, shapes)]
+
+
+def _in_order(line: Iterable[tuple[int, str]], shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
+    names = [name for _, name in sorted(line)]
+    return [(a, b) for a, b in itertools.pairwise(names) if shapes[a] == shapes[b]]

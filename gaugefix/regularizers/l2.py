@@ -1,0 +1,38 @@
+"""L2: weight decay, read as a gauge condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.symmetry import GaugeGroup
+
+
+@register_term("l2")
+class L2(GaugeTerm):
+    """R = ½ ‖θ‖² over everything that trains, so that ``strength`` is the ``weight_decay`` of torch's SGD.
+
+    Its stationarity along the orbit is exactly μ = 0. It also shrinks what cannot be moved along the orbit.
+    """
+
+    condition = "minimal norm, shifts and kernels included (Landau gauge)"
+    freedom = "rotations that keep the norm, phases of rotary planes"
+    changes_function = True
+    cost = "one pass over the parameters"
+    source = "weight decay; as a gauge condition: arXiv 2402.02362, Section 6"
+
+    def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return R over the tensors that require a gradient."""
+        parts = [0.5 * t.square().sum() for t in tensors.values() if t.requires_grad]
+        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+
+    @torch.no_grad()
+    def add_gradient_(
+        self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
+    ) -> Tensor:
+        own = [tensors[name].detach() for name in gradients]
+        torch._foreach_add_(list(gradients.values()), own, alpha=strength)
+        return 0.5 * torch.stack([n.float() for n in torch._foreach_norm(own)]).square().sum()
