@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gaugefix.demo.extras import require
 
-PROJECT = "gaugefix"
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+PROJECT = "gaugefix"  # WANDB_PROJECT, WANDB_ENTITY and WANDB_BASE_URL choose another place
 STEP = "trainer/global_step"  # the step under which WandbLogger logs
+Mode = Literal["offline", "online"]
 
 
-def wandb_logger(mode: Literal["offline", "online"], directory: Path, name: str, group: str) -> WandbLogger:
-    """Start a W&B run and return its logger; offline where no key is configured, saying so.
+def wandb_logger(mode: Mode, directory: Path, name: str, group: str) -> WandbLogger:
+    """Start a W&B run and return its logger; offline where the server cannot be used, saying so.
 
     Args:
         mode: offline writes into ``directory/wandb`` and needs no account; online needs ``wandb login``.
@@ -23,21 +28,56 @@ def wandb_logger(mode: Literal["offline", "online"], directory: Path, name: str,
         name: of the run.
         group: runs that differ by their seed only.
     """
-    wandb = require("wandb", "--wandb")
+    require("wandb", "--wandb")
     if getattr(rank_zero_only, "rank", 0):
-        return WandbLogger(project=PROJECT)  # logs nothing in this process
+        return WandbLogger(project=project())  # logs nothing in this process
+    run = start_run(mode, directory, name, group)
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    return WandbLogger(project=project(), name=name, save_dir=directory, experiment=run)
 
-    def start(mode: str) -> WandbLogger:
-        settings = wandb.Settings(silent=True, console="off")
-        run = wandb.init(project=PROJECT, name=name, group=group, dir=directory, mode=mode, settings=settings)
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP, step_sync=True)
-        return WandbLogger(project=PROJECT, name=name, save_dir=directory, experiment=run)
+
+def send_page(page: Path, mode: Mode, name: str, group: str) -> None:
+    """Send a page of a report, as it is, in a W&B run of its own; offline where the server cannot be used.
+
+    Args:
+        page: an HTML file that needs no other file.
+        mode: as for :func:`wandb_logger`; offline writes into the directory of the page.
+        name: of the run.
+        group: of the run, such as ``feedforward/compare``.
+    """
+    wandb = require("wandb", "--wandb")
+    html = page.read_text(encoding="utf-8")
+    with start_run(mode, page.parent, name, group, job_type="report") as run:
+        run.log({"report": wandb.Html(html, inject=False)})  # W&B's own style sheet would come from the network
+
+
+def start_run(mode: Mode, directory: Path, name: str, group: str, job_type: str | None = None) -> Run:
+    """Start a W&B run, quietly; offline if it cannot be online."""
+    wandb = require("wandb", "--wandb")
+
+    def start(mode: Mode) -> Run:
+        run: Run = wandb.init(
+            project=project(),
+            name=name,
+            group=group,
+            job_type=job_type,
+            dir=directory,
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        return run
 
     if mode == "online":
         try:
             return start("online")
-        except wandb.errors.UsageError as error:
-            print(f"W&B: {str(error).splitlines()[0]} Going on offline.")
+        except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            print(f"W&B: {str(error).splitlines()[0].rstrip('.')}. Going on offline.")
     print(f"W&B: offline. To upload this run later: wandb sync {directory}/wandb/offline-run-*")
+    wandb.setup(settings=wandb.Settings(mode="offline"))  # or W&B's telemetry asks the server in spite of `mode`
     return start("offline")
+
+
+def project() -> str:
+    """Return the W&B project that runs go to."""
+    return os.environ.get("WANDB_PROJECT") or PROJECT
