@@ -3,23 +3,86 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gaugefix.demo.extras import require
 
-# Okabe and Ito's palette, which colour-blind people can tell apart; the baseline is grey and dashed everywhere.
+# Okabe and Ito's palette first, Tol's muted palette for the terms, which colour-blind people can tell apart within
+# each; never alone: slices are solid, terms dash-dotted, controls dotted, and every method has a marker of its own.
+# The baseline is grey and dashed everywhere. Black is drawn in the colour of the text where a page is dark.
 STYLES: Mapping[str, Mapping[str, Any]] = {
-    "baseline": {"color": "#7f7f7f", "linestyle": "--"},
-    "minimal_norm": {"color": "#0072b2", "linestyle": "-"},
-    "unit_norm": {"color": "#cc79a7", "linestyle": "-"},
-    "spectral": {"color": "#009e73", "linestyle": "-"},
-    "weight_decay": {"color": "#e69f00", "linestyle": "-"},
-    "kinetic": {"color": "#56b4e9", "linestyle": "-"},
-    "proper_time": {"color": "#d55e00", "linestyle": "-"},
-    "equidistribution": {"color": "#000000", "linestyle": "-"},
+    "baseline": {"color": "#7f7f7f", "linestyle": "--", "marker": "o"},
+    "minimal_norm": {"color": "#0072b2", "linestyle": "-", "marker": "s"},
+    "unit_norm": {"color": "#cc79a7", "linestyle": "-", "marker": "^"},
+    "spectral": {"color": "#009e73", "linestyle": "-", "marker": "D"},
+    "flat": {"color": "#882255", "linestyle": "-", "marker": "v"},
+    "reference": {"color": "#6699cc", "linestyle": "-", "marker": "<"},
+    "weight_decay": {"color": "#e69f00", "linestyle": "-", "marker": "P"},
+    "kinetic": {"color": "#56b4e9", "linestyle": "-", "marker": ">"},
+    "proper_time": {"color": "#d55e00", "linestyle": "-", "marker": "X"},
+    "equidistribution": {"color": "#000000", "linestyle": "-", "marker": "*"},
+    "l2": {"color": "#999933", "linestyle": "-.", "marker": "p"},
+    "charge": {"color": "#cc3311", "linestyle": "-.", "marker": "h"},
+    "balance": {"color": "#117733", "linestyle": "-.", "marker": "d"},
+    "soft_unit_norm": {"color": "#aa4499", "linestyle": "-.", "marker": "^"},
+    "soft_reference": {"color": "#4477aa", "linestyle": "-.", "marker": "<"},
+    "orthogonality": {"color": "#44aa99", "linestyle": "-.", "marker": "8"},
+    "depth_smoothness": {"color": "#997700", "linestyle": "-.", "marker": "H"},
+    "path_norm": {"color": "#cc6677", "linestyle": ":", "marker": "o"},
+    "product_of_norms": {"color": "#aa7744", "linestyle": ":", "marker": "s"},
+    "nuclear_norm": {"color": "#7755bb", "linestyle": ":", "marker": "D"},
 }
+DASHES = ("-", (0, (5, 1.2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "d", "<", ">")
+SPARE = ("#777711", "#5577cc", "#bb5566", "#228899", "#aa5500", "#8855aa")
+"""Colours of methods that have none of their own."""
+
+
+def style_of(method: str, turn: int = 0) -> dict[str, Any]:
+    """Return colour, dashes and marker of a method, the same everywhere.
+
+    A variant such as ``minimal_norm@1`` or ``flat+weight_decay:1e-3`` has the colour of the method that its label
+    begins with, in another lightness, and dashes and a marker drawn from its label.
+
+    Args:
+        method: a label; names that are not in :data:`STYLES` get a colour that depends on the name alone.
+        turn: how often to draw anew, where two methods would look alike.
+    """
+    if method in STYLES and not turn:
+        return dict(STYLES[method])
+    name = re.split(r"[:@+]", method, maxsplit=1)[0]
+    base = STYLES.get(name) or next((STYLES[known] for known in STYLES if name.endswith("_" + known)), None)
+    if base is not None and name == method and not turn:
+        return dict(base)  # such as cnn_baseline
+    draw = zlib.crc32(method.encode("utf-8")) + turn
+    color = str(base["color"]) if base else SPARE[zlib.crc32(name.encode("utf-8")) % len(SPARE)]
+    return {
+        "color": shaded(color, (1.3, 0.72)[draw % 2]) if base else color,
+        "linestyle": DASHES[1 + draw // 2 % (len(DASHES) - 1)],
+        "marker": MARKERS[draw // 2 % len(MARKERS)],
+    }
+
+
+def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the style of each method; one that would look like another before it is drawn anew."""
+    styles: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        turn = 0
+        while (style := style_of(method, turn)) in styles.values():
+            turn += 1
+        styles[method] = style
+    return styles
+
+
+def shaded(color: str, factor: float) -> str:
+    """Return ``#rrggbb`` darker (factor below 1), or lighter by as much of the way to white (above 1)."""
+    channels = [int(color[k : k + 2], 16) for k in (1, 3, 5)]
+    mixed = [c * factor if factor <= 1 else c + (255 - c) * (factor - 1) for c in channels]
+    return "#" + "".join(f"{round(c):02x}" for c in mixed)
 
 
 def read_series(path: Path, key: str) -> tuple[list[int], list[float]]:
@@ -64,7 +127,7 @@ def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
     losses, drifts = panels[0], panels[1] if measured else None
     for method, directory in runs.items():
         path = directory / "metrics.jsonl"
-        style = next((style for name, style in STYLES.items() if method.endswith(name)), {})
+        style = {key: value for key, value in style_of(method).items() if key != "marker"}
         name = method.replace("_", " ")
         losses.plot(*read_series(path, "val/loss"), label=f"{name}, validation", linewidth=1.8, **style)
         losses.plot(*read_series(path, "train/loss"), label=f"{name}, training", linewidth=0.7, alpha=0.7, **style)
