@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,6 +14,8 @@ from gaugefix.errors import GaugeError, did_you_mean
 COMMANDS = {
     "demo": "train a small network twice, as it is and with its gauge fixed; table and picture",
     "inspect": "print the gauge table of a model",
+    "compare": "run a recipe with several methods, learning rates and seeds; table and report",
+    "report": "write the table and the report of runs that are there",
     "recipes": "list the recipes, their configurations and how to start them",
     "doctor": "check versions and optional packages",
 }
@@ -43,6 +46,39 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, got '{text}'")
+    return found
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Return the positive numbers of a list with commas, each once."""
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        found = (math.nan,)
+    if not all(0 < rate < math.inf for rate in found):
+        raise argparse.ArgumentTypeError(f"expected positive numbers with commas between them, got '{text}'")
+    return found
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds 0, 1, … of a count, or those of a list with commas."""
+    if "," in text:
+        return tuple(dict.fromkeys(seed(part.strip()) for part in text.split(",") if part.strip()))
+    return tuple(range(positive_integer(text)))
+
+
+def starts(text: str) -> tuple[str, ...]:
+    """Return the starts of balanced, unbalanced or both."""
+    if text not in ("balanced", "unbalanced", "both"):
+        raise argparse.ArgumentTypeError(f"expected balanced, unbalanced or both, got '{text}'")
+    return ("balanced", "unbalanced") if text == "both" else (text,)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the command and its options.
 
@@ -70,6 +106,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "example_input_array",
     )
     inspect.add_argument("--verify", action="store_true", help="also prove the symmetries numerically, in float64")
+    add_compare(command["compare"])
+    command["report"].add_argument("directory", help="of a comparison, or of a recipe's runs, such as runs/feedforward")
     command["recipes"].add_argument("name", nargs="?", help="of one recipe; all by default")
 
     typed = next((word for word in argv if not word.startswith("-")), None)
@@ -82,7 +120,30 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"Expected an option of '{chosen.prog}', got '{left[0]}'. {did_you_mean(left[0], known)}")
     if arguments.command is None:
         parser.print_help()
+    arguments.words = ["gaugefix", *argv]
     return arguments
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``gaugefix compare``."""
+    add = parser.add_argument
+    add("recipe", help="feedforward, neural_ode or transformer")
+    add(
+        "--methods",
+        type=names,
+        metavar="A,B,…",
+        help="name[:strength][@every_n_steps], several joined by +: baseline, weight_decay, a slice (minimal_norm@1) "
+        "or a term (charge:0.1) (baseline,weight_decay,minimal_norm,unit_norm)",
+    )
+    add("--lrs", type=rates, metavar="A,B,…", help="learning rates (that of the configuration)")
+    add("--seeds", type=seeds, metavar="N", help="number of seeds, or several with commas between them (3)")
+    add("--start", type=starts, help="balanced, unbalanced or both (balanced)")
+    add("--max-steps", type=positive_integer, metavar="N", help="optimizer steps of each run (as configured)")
+    add("--out", metavar="DIR", help="of the comparison; what is finished there stays (runs/RECIPE/compare-<time>)")
+    add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="also send to W&B (%(default)s)")
+    add("--config", metavar="FILE", help="on top of which every method is put (configs/RECIPE/baseline.yaml)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the recipe for every run")
+    add("--jobs", type=positive_integer, metavar="N", help="runs at a time (cores − 1, at most 8)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,6 +156,14 @@ def run(arguments: argparse.Namespace) -> int:
         from gaugefix.demo.inspection import inspect_model
 
         print(inspect_model(arguments.model, verify=arguments.verify))
+    elif arguments.command == "compare":
+        from gaugefix.compare.command import compare
+
+        return compare(arguments)
+    elif arguments.command == "report":
+        from gaugefix.compare.report import write_report
+
+        print(write_report(arguments.directory))
     elif arguments.command == "recipes":
         from gaugefix.demo.catalogue import catalogue
 

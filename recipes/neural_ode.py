@@ -31,16 +31,23 @@ class NeuralODECLI(RecipeCLI):
     def parts(self, callbacks: list[Callback]) -> list[str]:
         """Return the names that the method's name is made of."""
         clocks = [callback.slice for callback in callbacks if isinstance(callback, TimeGrid)]
-        return super().parts(callbacks) + clocks + (["kinetic"] if self.model.kinetic else [])
+        names = super().parts(callbacks)
+        before = names.index("kinetic") if "kinetic" in names else len(names)
+        return names[:before] + clocks + names[before:]
+
+    def prefix(self) -> str:
+        """Return what stands before the method's name: which data."""
+        return getattr(self.datamodule, "method_prefix", "") + super().prefix()
+
+    def strengths(self, callbacks: list[Callback]) -> dict[str, float]:
+        """Return the strength of each regularizer, by name."""
+        return super().strengths(callbacks) | ({"kinetic": self.model.kinetic} if self.model.kinetic else {})
 
     def settings(self, callbacks: list[Callback]) -> dict[str, Any]:
         """Return what is run as flat keys."""
         settings = super().settings(callbacks)
-        settings["method"] = getattr(self.datamodule, "method_prefix", "") + settings["method"]
         settings["data"] = type(self.datamodule).__name__
         settings["time_slice"] = next((c.slice for c in callbacks if isinstance(c, TimeGrid)), None)
-        if self.model.kinetic and not settings["regularizer"]:
-            settings |= {"regularizer": "kinetic", "strength": self.model.kinetic}
         return settings
 
     def comment(self) -> None:

@@ -51,7 +51,7 @@ def test_no_command_shows_the_commands(capsys):
         (
             ["insepct"],
             "Expected a command for gaugefix, got 'insepct'. Did you mean 'inspect'? "
-            "Available: demo, doctor, inspect, recipes.",
+            "Available: compare, demo, doctor, inspect, recipes, report.",
         ),
         (
             ["demo", "--stpes", "3"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gaugefix.callbacks import GaugeProjection
 from gaugefix.demo.extras import require
 from gaugefix.demo.jsonl_logger import JsonlLogger
+from gaugefix.demo.methods import START, check_base, parse_method, with_method
 from gaugefix.demo.picture import draw
 from gaugefix.demo.quiet import quiet
 from gaugefix.demo.run_directory import new_run_directory
@@ -32,7 +35,8 @@ class RecipeCLI(LightningCLI):
     """Runs in ``<out>/<recipe>/<time>-<method>-s<seed>/``, and prints that path last.
 
     The directory holds config.yaml, metrics.jsonl, summary.json, checkpoints/ and picture.png. The method is read off
-    the configuration: the slice of a GaugeProjection, weight_decay, or baseline. Checkpoint and summary keep the best
+    the configuration: the slice of a GaugeProjection, weight_decay, or baseline. ``--method`` and ``--start`` are short
+    for callbacks and options of the model; config.yaml holds what they stand for. Checkpoint and summary keep the best
     value of the metric that the model names as its ``monitor``, in the direction of its ``monitor_mode``.
 
     Args:
@@ -53,6 +57,7 @@ class RecipeCLI(LightningCLI):
     ) -> None:
         self.recipe = recipe
         self.directory = Path()
+        self.given_directory: str | None = None
         quiet()
         super().__init__(
             model_class,
@@ -75,9 +80,52 @@ class RecipeCLI(LightningCLI):
             help="Send the results to Weights & Biases too. offline needs no account; upload later by 'wandb sync'.",
         )
 
+        parser.add_argument(
+            "--method",
+            type=str | None,
+            default=None,
+            help="What fixes the gauge, on top of a baseline's configuration: name[:strength][@every_n_steps], several "
+            "joined by +, such as minimal_norm@100+weight_decay:1e-3.",
+        )
+        parser.add_argument(
+            "--start",
+            type=Literal["balanced", "unbalanced"] | None,
+            default=None,
+            help="unbalanced: the same function, from parameters far from every slice.",
+        )
+        parser.add_argument("--label", type=str | None, default=None, help="What to call the method in the results.")
+        parser.add_argument(
+            "--directory", type=str | None, default=None, help="Of this run alone, instead of a new one below --out."
+        )
+        parser.add_argument("--quiet", type=bool, default=False, help="Print nothing at the end.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; then once more with what ``--method`` and ``--start`` stand for."""
+        super().parse_arguments(parser, args)
+        more = self.meant(self.config[self.config["subcommand"]])
+        if more:
+            super().parse_arguments(parser, [*(sys.argv[1:] if args is None else args), *more])
+
+    def meant(self, chosen: Any) -> list[str]:
+        """Return the options that ``--method`` and ``--start`` stand for."""
+        label, start = chosen.get("method"), chosen.get("start")
+        if label is None and start is None:
+            return []
+        method = None if label is None else parse_method(label, self.recipe)
+        found = [callback.as_dict() for callback in as_list(chosen.get("trainer.callbacks"))]
+        if method is not None:
+            check_base((callback["class_path"] for callback in found), "--method")
+        callbacks = with_method(method, start, found, seed_of(chosen.get("seed_everything")))
+        named = [] if label is None or chosen.get("label") is not None else [f"--label={label}"]
+        options = [f"--{option}={value}" for option, value in (method.options if method else ())]
+        return [*options, *named, "--method=null", "--start=null", f"--trainer.callbacks={json.dumps(callbacks)}"]
+
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before anything is computed."""
         torch.set_num_threads(self._get(self.config, "threads"))
+        if self.subcommand == "fit":
+            self.given_directory = self._get(self.config, "directory")
+            self.config["fit"]["directory"] = None  # config.yaml can be run again
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         chosen = self._get(self.config_init, "trainer")
@@ -90,7 +138,9 @@ class RecipeCLI(LightningCLI):
         settings = self.settings(callbacks)
         name = f"{settings['method']}-s{settings['seed']}"
         out = self._get(self.config, "out")
-        self.directory = run_directory(Path(out) / self.recipe, name)
+        self.directory = (
+            Path(self.given_directory) if self.given_directory else run_directory(Path(out) / self.recipe, name)
+        )
         loggers: list[Logger] = [JsonlLogger(self.directory)]
         sink = self._get(self.config, "wandb")
         if sink != "disabled":
@@ -116,23 +166,36 @@ class RecipeCLI(LightningCLI):
         """Return what is run as flat keys."""
         model = self.model
         projection = next((c for c in callbacks if isinstance(c, GaugeProjection)), None)
-        decay = float(getattr(model, "weight_decay", 0.0))
+        strengths = self.strengths(callbacks)
         return {
             "recipe": self.recipe,
-            "method": getattr(model, "method_prefix", "") + ("+".join(self.parts(callbacks)) or "baseline"),
+            "method": self._get(self.config, "label")
+            or self.prefix() + ("+".join(self.parts(callbacks)) or "baseline"),
             "model": type(model).__name__,
             "slice": projection.slice if projection else None,
-            "regularizer": "weight_decay" if decay else None,
-            "strength": decay or None,
+            "regularizer": next(iter(strengths), None),  # of several the first
+            "strength": next(iter(strengths.values()), None),
+            "start": "unbalanced"
+            if any(type(c).__name__ == START.rsplit(".", 1)[1] for c in callbacks)
+            else "balanced",
             "seed": self._get(self.config, "seed_everything"),
             "lr": getattr(model, "lr", None),
             "precision": self._get(self.config_init, "trainer").get("precision"),
         }
 
+    def prefix(self) -> str:
+        """Return what stands before the method's name, where one recipe has several networks."""
+        return getattr(self.model, "method_prefix", "")
+
     def parts(self, callbacks: list[Callback]) -> list[str]:
         """Return the names that the method's name is made of; none for the baseline."""
         slices = [callback.slice for callback in callbacks if isinstance(callback, GaugeProjection)][:1]
-        return slices + (["weight_decay"] if getattr(self.model, "weight_decay", 0.0) else [])
+        return slices + list(self.strengths(callbacks))
+
+    def strengths(self, callbacks: list[Callback]) -> dict[str, float]:
+        """Return the strength of each regularizer, by name."""
+        decay = float(getattr(self.model, "weight_decay", 0.0))
+        return {"weight_decay": decay} if decay else {}
 
     def after_fit(self) -> None:
         """Print the headline numbers, and the path last."""
@@ -148,6 +211,8 @@ class RecipeCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()  # now, and not behind the last line
+        if self._get(self.config, "quiet"):
+            return
         self.comment()
         method = summary.settings["method"]
         print_runs({method: summary.values})
@@ -165,6 +230,11 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def seed_of(given: Any) -> int:
+    """Return the seed of a configuration; 0 where Lightning chooses one itself."""
+    return given if isinstance(given, int) and not isinstance(given, bool) else 0
 
 
 def run_directory(parent: Path, name: str) -> Path:

@@ -14,17 +14,19 @@ class OutputError(GaugeError, OSError):
     """Results cannot be written where they should be."""
 
 
-def new_run_directory(parent: str | os.PathLike[str], name: str) -> Path:
+def new_run_directory(parent: str | os.PathLike[str], name: str, time_first: bool = True) -> Path:
     """Make ``parent/<time>-<name>`` and return it; with a number behind it where another run took that second.
 
     Args:
         parent: such as ``runs/feedforward``; made if missing.
         name: such as ``minimal_norm-s0``.
+        time_first: False for ``parent/<name>-<time>``.
 
     Raises:
         OutputError: if the directory cannot be made.
     """
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    now = f"{datetime.now():%Y%m%d-%H%M%S}"
+    stem = f"{now}-{name}" if time_first else f"{name}-{now}"
     try:
         Path(parent).mkdir(parents=True, exist_ok=True)
         for k in itertools.count(1):

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
 from gaugefix.callbacks import GaugeProjection, OrbitDrift
+from gaugefix.callbacks.model_callback import ModelCallback
 from gaugefix.demo.jsonl_logger import JsonlLogger
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A callback that counts the ``seconds`` it spends, as every one of gaugefix's does."""
+
+    seconds: float
 
 
 class RunSummary(Callback):
@@ -106,15 +114,17 @@ class RunSummary(Callback):
 
     def _measure(self, trainer: Trainer, seconds: float) -> dict[str, Any]:
         drifts, projections = gauge_callbacks(trainer, OrbitDrift), gauge_callbacks(trainer, GaugeProjection)
+        gauged = gauge_callbacks(trainer, ModelCallback)
         last = next((c.last for c in drifts if c.last is not None), None)
         spent = seconds_spent(trainer) - self._spent_earlier
-        discovery = sum(c.discovery_seconds for c in [*drifts, *projections])
+        discovery = sum(c.discovery_seconds for c in gauged)
         training = seconds - self._validation
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         name = self.monitor.replace("/", "_")
         return {
             "steps": trainer.global_step,
             "seconds": seconds,
+            "validation_seconds": self._validation,
             f"{name}_best": self._best,
             f"{name}_final": metrics.get(self.monitor),
             "val_loss_final": metrics.get("val/loss"),
@@ -139,8 +149,7 @@ def gauge_callbacks(trainer: Trainer, kind: type[Any]) -> list[Any]:
 
 def seconds_spent(trainer: Trainer) -> float:
     """Return the seconds that gaugefix's callbacks have spent so far."""
-    callbacks = [*gauge_callbacks(trainer, OrbitDrift), *gauge_callbacks(trainer, GaugeProjection)]
-    return sum((callback.seconds for callback in callbacks), 0.0)
+    return sum((callback.seconds for callback in gauge_callbacks(trainer, Timed)), 0.0)
 
 
 def greater(a: float, b: float) -> float:

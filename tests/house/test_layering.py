@@ -29,7 +29,7 @@ MUST_NOT_IMPORT = {
     "metrics": {"callbacks"},
 }
 LIGHTNING = {"lightning", "pytorch_lightning"}
-ROOMS_WITH_LIGHTNING = {"callbacks", "demo", "cli"}
+ROOMS_WITH_LIGHTNING = {"callbacks", "compare", "demo", "cli"}
 ROOMS_WITHOUT_TORCH_NN = {"groups", "symmetry"}
 OPTIONAL_PACKAGES = {"wandb", "matplotlib", "sklearn", "rich", "torchdiffeq"}
 

@@ -1,0 +1,110 @@
+"""A process that carries out runs of recipes, one after the other: a task per line in, a reply per line out.
+
+``python -m gaugefix.compare.worker`` imports torch once and lives as long as its standard input. Prints and warnings of
+a run go to output.txt in its directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+OUTPUT = "output.txt"
+
+
+def load_recipe(script: str) -> Callable[[list[str]], Any]:
+    """Return ``main`` of a recipe's file."""
+    name = f"gaugefix_recipe_{Path(script).stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, script)
+        if spec is None or spec.loader is None:
+            raise FileNotFoundError(f"Expected the file of a recipe, got '{script}'.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return cast("Callable[[list[str]], Any]", sys.modules[name].main)
+
+
+def carry_out(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one run in an empty directory and return how it ended.
+
+    Args:
+        task: ``script``, ``arguments`` (of the recipe), ``directory``, and ``identity`` (what a summary without a run
+            says about it).
+
+    Returns:
+        ``{"status": "success"}`` or ``{"status": "failed", "error": ...}``.
+    """
+    directory = Path(task["directory"])
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    output = directory / OUTPUT
+    error = None
+    with output.open("w", encoding="utf-8") as text, _into(text), warnings.catch_warnings():
+        try:
+            load_recipe(task["script"])(list(task["arguments"]))
+        except (Exception, SystemExit) as reason:
+            traceback.print_exc()
+            error = reason
+    if error is not None:
+        return failed(task, explained(error, output))
+    if not output.stat().st_size:
+        output.unlink()
+    return {"status": "success"}
+
+
+def failed(task: Mapping[str, Any], error: str) -> dict[str, Any]:
+    """Write the summary of a run that failed, and return the reply."""
+    directory = Path(task["directory"])
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "summary.json"
+    found = read_summary(path)
+    whole = {**found, **task["identity"], "status": "failed", "error": error}
+    part = path.with_name("summary.json.part")
+    part.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+    return {"status": "failed", "error": error}
+
+
+def explained(error: BaseException, output: Path) -> str:
+    """Return an error as one line; a recipe that refuses its command line says why in the output."""
+    if isinstance(error, SystemExit):
+        said = [line for line in output.read_text(encoding="utf-8").splitlines() if "rror:" in line]
+        return said[0] if said else f"SystemExit: {error}"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return a summary; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def _into(text: Any) -> Any:
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        yield
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not look like a reply
+    for line in sys.stdin:
+        print(json.dumps(carry_out(json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()
