@@ -55,6 +55,8 @@ def send_page(page: Path, mode: Mode, name: str, group: str) -> None:
 def start_run(mode: Mode, directory: Path, name: str, group: str, job_type: str | None = None) -> Run:
     """Start a W&B run, quietly; offline if it cannot be online."""
     wandb = require("wandb", "--wandb")
+    if wandb.run is not None:
+        wandb.finish(exit_code=1)  # left by a run that failed in this process; init would hand it out again
 
     def start(mode: Mode) -> Run:
         run: Run = wandb.init(

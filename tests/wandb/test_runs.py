@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gaugefix.compare.wandb_report import write_wandb_report
-from gaugefix.demo.wandb_sink import send_page
+from gaugefix.demo.wandb_sink import send_page, start_run
 from recipes.feedforward import main
 from tests.recipes.runs import ROOT, read
 
@@ -130,6 +130,15 @@ def test_a_key_that_the_server_does_not_know_leaves_the_run_offline(backend, pag
     assert said[0] == "W&B: user is not logged in. Going on offline."
     assert said[1].startswith("W&B: offline. To upload this run later: wandb sync ")
     assert list(page.parent.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_run_that_failed_is_closed_before_the_next(backend, tmp_path):
+    start_run("online", tmp_path, "first", "feedforward/baseline").log({"train/loss": 1.0})
+    start_run("online", tmp_path, "second", "feedforward/baseline").finish()
+    runs = {run.name: run for run in backend.runs.values()}
+    assert {name: run.exit_code for name, run in runs.items()} == {"first": 1, "second": 0}
+    assert [row["train/loss"] for row in runs["first"].history] == [1.0]
+    assert not runs["second"].history
 
 
 def test_the_project_can_be_another(backend, page, monkeypatch):
