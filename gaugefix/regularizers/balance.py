@@ -21,7 +21,7 @@ class Balance(MomentTerm):
 
     condition = "in_i = out_i for every unit, A = B for every block (minimal norm, Landau gauge), in log coordinates"
     freedom = "rotations that keep A = B, phases of rotary planes, shifts and kernels"
-    changes_function = False
+    changes_function = "on the way: away from the slice its gradient is partly horizontal, on the slice it is zero"
     cost = "two passes over the parameters, two eigendecompositions per block"
     source = "norm balancing: cf. Terin, arXiv 2602.14729; logarithms of matrices: ours"
 

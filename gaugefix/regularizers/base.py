@@ -25,8 +25,8 @@ class GaugeTerm(ABC):
     """The gauge condition: what holds where the term is least along an orbit."""
     freedom: ClassVar[str]
     """The residual gauge freedom: what keeps the term as it is."""
-    changes_function: ClassVar[bool]
-    """Whether its gradient also pushes on what the network computes, where the gauge condition holds already."""
+    changes_function: ClassVar[str]
+    """Whether its gradient also pushes on what the network computes: "no", "on the way" to the slice, or "yes"."""
     cost: ClassVar[str]
     """Of one gradient."""
     source: ClassVar[str]

@@ -15,7 +15,7 @@ class Charge(MomentTerm):
 
     condition = "μ = 0: in_i = out_i for every unit, A = B for every block (minimal norm, Landau gauge)"
     freedom = "rotations that keep A = B, phases of rotary planes, shifts and kernels"
-    changes_function = False
+    changes_function = "no: the gradient is an infinitesimal gauge transformation everywhere"
     cost = "two passes over the parameters"
     source = "the moment map of Kempf and Ness; arXiv 2402.02362, Section 6"
 

@@ -24,7 +24,7 @@ class DepthSmoothness(GaugeTerm):
 
     condition = "∂_t W = 0 along the depth (Lorenz gauge of the connection in one dimension)"
     freedom = "transformations that are the same in every layer"
-    changes_function = True
+    changes_function = "yes: it makes neighbouring layers alike"
     cost = "two passes over the parameters of repeated layers"
     source = "arXiv 2402.02362, Section 6; of fields: gaugefix.ode.terms.depth_smoothness"
 

@@ -20,13 +20,14 @@ class L2(GaugeTerm):
 
     condition = "minimal norm, shifts and kernels included (Landau gauge)"
     freedom = "rotations that keep the norm, phases of rotary planes"
-    changes_function = True
+    changes_function = "yes: it shrinks the function"
     cost = "one pass over the parameters"
     source = "weight decay; as a gauge condition: arXiv 2402.02362, Section 6"
 
     def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return R over the tensors that require a gradient."""
-        parts = [0.5 * t.square().sum() for t in tensors.values() if t.requires_grad]
+        """Return R over the tensors that require a gradient, tied ones once."""
+        own = {id(t): t for t in tensors.values() if t.requires_grad}.values()
+        parts = [0.5 * t.square().sum() for t in own]
         return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
 
     @torch.no_grad()

@@ -81,11 +81,28 @@ class MomentMap:
             gradients: of the parameters that train, by name.
             strength: the factor.
         """
+        sizes = [n for _, n in self.balance.classes.values()]
+        starts = [start for start, _ in self.balance.classes.values()]
+        pieces = {
+            sign: dict(zip(starts, torch.split(slope, sizes), strict=True))
+            for sign, slope in ((True, slopes.ins), (False, slopes.outs))
+            if sizes
+        }
+        plain: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         for term in self.balance.terms:
             gradient = gradients.get(term.parameter)
-            if gradient is not None:
-                for side in term.sides:
-                    _add_scaled_(gradient, values(term, tensors), _weight(side, slopes), strength)
+            if gradient is None:
+                continue
+            tensor = values(term, tensors)
+            for side in term.sides:
+                weight = _weight(side, pieces)
+                if gradient.dtype == tensor.dtype == weight.dtype:
+                    for items, item in zip(plain, (gradient, tensor.detach(), weight), strict=True):
+                        items.append(item)
+                else:
+                    gradient.add_((tensor * weight).to(gradient.dtype), alpha=2.0 * strength)
+        if plain[0]:
+            torch._foreach_addcmul_(*plain, value=2.0 * strength)
         for symmetry, (vector, covector) in zip(self.blocks, slopes.blocks, strict=True):
             for leg in symmetry.legs:
                 gradient = gradients.get(leg.parameter)
@@ -111,24 +128,16 @@ def _wide(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor]) -> torch.dtyp
     return wide
 
 
-def _weight(side: Side, slopes: Moments) -> Tensor:
-    """Σ |k| φ' laid out over the entries of one side."""
+def _weight(side: Side, pieces: Mapping[bool, Mapping[int, Tensor]]) -> Tensor:
+    """Σ |k| φ' laid out over the entries of one side; ``pieces``: φ' of each class, by the sign of the power."""
     total: Tensor | None = None
     for seat in side.seats:
-        slope = slopes.ins if seat.leg.power > 0 else slopes.outs
-        spread = seat.leg.spread(slope[seat.start : seat.start + seat.size], 0.0)
+        spread = seat.leg.spread(pieces[seat.leg.power > 0][seat.start], 0.0)
         if abs(seat.leg.power) != 1:
             spread = abs(seat.leg.power) * spread
         total = spread if total is None else total + spread
     assert total is not None
     return total
-
-
-def _add_scaled_(gradient: Tensor, tensor: Tensor, weight: Tensor, strength: float) -> None:
-    if gradient.dtype == tensor.dtype == weight.dtype:
-        gradient.addcmul_(tensor, weight, value=2.0 * strength)
-    else:
-        gradient.add_((tensor * weight).to(gradient.dtype), alpha=2.0 * strength)
 
 
 def _add_mixed_(gradient: Tensor, leg: Leg, tensor: Tensor, slope: Tensor, strength: float) -> None:

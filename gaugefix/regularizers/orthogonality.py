@@ -23,7 +23,7 @@ class Orthogonality(MomentTerm):
 
     condition = "W Wᵀ = 1 on the vector side of every block"
     freedom = "rotations of blocks; scaled units, phases, shifts and kernels stay free"
-    changes_function = False
+    changes_function = "on the way: the gradient moves one side of a block alone; on the slice it is zero"
     cost = "two passes over the parameters of blocks"
     source = "orthogonal representative; as a penalty on layers: Bansal et al., arXiv 1810.09102"
 

@@ -25,7 +25,7 @@ class ProductOfNorms(GaugeTerm):
 
     condition = "none: it is the same everywhere on an orbit of the scalings (control)"
     freedom = "all scalings; blocks of GL are not minimised over (see nuclear_norm)"
-    changes_function = True
+    changes_function = "yes, and only that"
     cost = "one solution of the balance problem, and two passes"
     source = "Neyshabur, Tomioka and Srebro, arXiv 1412.6614, for one hidden layer; envelope: ours"
 

@@ -27,7 +27,7 @@ class Reference(GaugeTerm):
 
     condition = "the point of the orbit nearest to θ₀ (background-field gauge)"
     freedom = "what leaves θ₀ as it is"
-    changes_function = True
+    changes_function = "yes: it holds the function near that of the reference"
     cost = "one pass over the parameters, and a copy of them"
     source = "background-field gauge; as a penalty: L2-SP of Li et al., arXiv 1802.01483"
 

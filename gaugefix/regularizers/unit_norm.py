@@ -16,7 +16,7 @@ class UnitNorm(MomentTerm):
 
     condition = "in_i = 1 for every unit, A = 1 for every block (unit norm, axial gauge)"
     freedom = "rotations of blocks, phases of rotary planes, shifts and kernels"
-    changes_function = False
+    changes_function = "on the way: the gradient moves one side of a unit alone; on the slice it is zero"
     cost = "two passes over the parameters"
     source = "axial gauge: arXiv 2402.02362, Section 6; as a slice: gaugefix.slices.UnitNorm"
 

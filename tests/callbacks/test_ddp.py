@@ -1,4 +1,4 @@
-"""Two processes make the same projections."""
+"""Two processes make the same projections, and add the same terms."""
 
 import json
 import subprocess

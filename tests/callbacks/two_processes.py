@@ -8,7 +8,7 @@ import torch
 from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gaugefix import GaugeProjection, OrbitDrift
+from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift
 
 
 class Model(pl.LightningModule):
@@ -61,6 +61,11 @@ if __name__ == "__main__":
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[GaugeProjection(every_n_steps=3), OrbitDrift(every_n_steps=6), Report()],
+        callbacks=[
+            GaugeProjection(every_n_steps=3),
+            OrbitDrift(every_n_steps=6),
+            Report(),
+            GaugeRegularizer("charge", 0.1),
+        ],
     )
     trainer.fit(Model(), data)
