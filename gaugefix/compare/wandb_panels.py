@@ -7,9 +7,11 @@ from typing import Any
 
 STEP = "trainer/global_step"
 GROUP = "Group"  # of a run: <recipe>/<method>
+SYMMETRIES = "gauge/.+/drift"  # gauge/<symmetry>/drift, such as gauge/net.0:scale/drift
 COLUMNS = (
     "config:method.value",
     "config:lr.value",
+    "config:start.value",
     "config:seed.value",
     "summary:val_acc_best",
     "summary:val_loss_final",
@@ -64,12 +66,22 @@ def blocks(api: Any, place: Mapping[str, str], runs: str, pages: str) -> list[An
         *section(
             "Gauge",
             "The drift is the distance to the slice along the orbit, the residual how far its equations are from "
-            "being met. Without projection the drift grows; behind one it falls back to nearly zero.",
+            "being met. Both fall at a projection and grow until the next. A symmetry whose drift stays high moves "
+            "along its orbit; 'Local report' below has a map of layers and steps.",
             [
                 curves(api, "Drift", "gauge/drift", 0, 0),
                 curves(api, "Residual of the slice", "gauge/residual", 12, 0),
                 curves(api, "Drift before each projection", "gauge/drift_before", 0, 9),
                 curves(api, "Drift after each projection", "gauge/drift_after", 12, 9),
+                api.LinePlot(
+                    title="Drift of each symmetry, all runs",
+                    x=STEP,
+                    metric_regex=SYMMETRIES,
+                    log_y=True,
+                    title_x="optimizer step",
+                    max_runs_to_show=100,
+                    layout=api.Layout(x=0, y=18, w=24, h=9),
+                ),
             ],
         ),
         *section(
@@ -157,6 +169,7 @@ def parallel(api: Any) -> Any:
         columns=[
             column(api.Config("method"), display_name="method"),
             column(api.Config("lr"), display_name="learning rate", log=True),
+            column(api.Config("start"), display_name="start"),
             column(api.Config("seed"), display_name="seed"),
             column(api.SummaryMetric("gauge_drift_final"), display_name="drift", log=True),
             column(api.SummaryMetric("overhead_pct"), display_name="overhead %"),

@@ -1,6 +1,7 @@
 """The report on W&B: what is saved has the panels of the local report, and every lack has its mend."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -61,7 +62,7 @@ def test_the_saved_report_has_the_panels_of_the_local_one(runs):
     assert {"config:lr.value", "summary:gauge_drift_final", "summary:diverged"} < set(table["runFeed"]["columnOrder"])
     assert "Run Comparer" in dict(panels(saved["Runs"]))
 
-    curves = [config for kind, config in panels(saved["Loss"]) + panels(saved["Gauge"])]
+    *curves, symmetries = [config for kind, config in panels(saved["Loss"]) + panels(saved["Gauge"])]
     assert [config["metrics"] for config in curves] == [
         ["val/loss"],
         ["train/loss"],
@@ -77,6 +78,9 @@ def test_the_saved_report_has_the_panels_of_the_local_one(runs):
         assert config["aggregate"]
         assert config["yLogScale"] == (config["metrics"] != ["val/acc"])
 
+    assert symmetries["useMetricRegex"]
+    assert re.fullmatch(symmetries["metricRegex"], "gauge/net.0:scale/drift")
+
     rates = panels(saved["Learning rate × method"])
     across = [(config["xAxis"], config["yAxis"]) for kind, config in rates if kind == "Scatter Plot"]
     assert across == [("config:lr.value", "summary:val_loss_final"), ("config:lr.value", "summary:gauge_drift_final")]
@@ -84,7 +88,7 @@ def test_the_saved_report_has_the_panels_of_the_local_one(runs):
     assert [column["accessor"] for column in columns[:3]] == [
         "config:method.value",
         "config:lr.value",
-        "config:seed.value",
+        "config:start.value",
     ]
 
     assert [config["metrics"] for kind, config in panels(saved["Cost"]) if kind == "Bar Chart"] == [
