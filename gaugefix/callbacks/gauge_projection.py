@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from gaugefix.callbacks.averaged_copies import averaged_copies
 from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
+from gaugefix.callbacks.gradient_watch import GradientWatch
 from gaugefix.callbacks.guard import guarded_act_
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, did_you_mean
-from gaugefix.functional import log_norms
+from gaugefix.functional import distances, log_norms
 from gaugefix.projection import solve
 from gaugefix.slices import get_slice
 from gaugefix.symmetry import Element
@@ -25,6 +28,9 @@ _PATIENCE = 3
 _HISTORY = 10_000
 """Projections that are remembered."""
 
+_FLAT, _BEFORE_FLAT = "flat", "minimal_norm"
+"""The slice that needs gradients, and where to start before there are any."""
+
 
 class GaugeProjection(GaugeCallback):
     """Project the model onto a gauge slice every ``every_n_steps`` optimizer steps; its function does not change.
@@ -34,7 +40,7 @@ class GaugeProjection(GaugeCallback):
     outputs on a few rows are compared with those before; if they differ by more than rounding, everything is put back.
 
     Args:
-        slice: Where on its orbit the model should be: 'minimal_norm', 'spectral' or 'unit_norm'.
+        slice: Where on its orbit the model should be: 'minimal_norm', 'spectral', 'unit_norm' or 'flat'.
         every_n_steps: Optimizer steps between two projections.
         at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
         dyadic: Round scale factors to powers of two, so that outputs keep every bit.
@@ -86,6 +92,7 @@ class GaugeProjection(GaugeCallback):
         self.dyadic = dyadic
         self.unknown_optimizer: Policy = unknown_optimizer
         self.probe = probe
+        self._watch = GradientWatch()
         self.forget()
 
     def forget(self) -> None:
@@ -95,6 +102,8 @@ class GaugeProjection(GaugeCallback):
         self.history: list[dict[str, float]] = []
         self._in_a_row = 0
         self._strange: set[str] = set()
+        self._started = self._told = False
+        self._watch.load_state_dict(None)
 
     @property
     def acts_at_start(self) -> bool:
@@ -114,11 +123,28 @@ class GaugeProjection(GaugeCallback):
             )
         return copies
 
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Observe the gradients, where the slice is a matter of gradients."""
+        found = self._source.found
+        if self.slice == _FLAT and self._active and self.gauge is not None and found is not None:
+            begun = time.perf_counter()
+            self._watch.observe(trainer, found, optimizer)
+            self.seconds += time.perf_counter() - begun
+
     @torch.no_grad()
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Project."""
+        flat = self.slice == _FLAT and (self._started or not self.at_start)
+        self._started = True
+        if flat and not self._watch.ready:
+            self._unobserved(trainer)
+            return
         try:
-            element = solve(analysed.module, analysed.gauge, self.slice, self.dyadic)
+            if flat:
+                element, whole = self._watch.aim(analysed, self.dyadic)
+            else:
+                slice = _BEFORE_FLAT if self.slice == _FLAT else self.slice
+                element = whole = solve(analysed.module, analysed.gauge, slice, self.dyadic)
             error = self._move(trainer, analysed, element)
         except NonFiniteError as reason:
             if not self.skipped:
@@ -127,12 +153,26 @@ class GaugeProjection(GaugeCallback):
             return
         if error is None:
             return
-        left = solve(analysed.module, analysed.gauge, self.slice)  # near the slice, where solving is cheapest
+        if flat:
+            after = math.sqrt(sum(distances(analysed.gauge, element, whole).values()))
+        else:  # near the slice, where solving is cheapest
+            after = _size(analysed, solve(analysed.module, analysed.gauge, slice))
         self.projections += 1
         self.invariance_error = max(error, self.invariance_error)
-        entry = {"step": trainer.global_step, "drift_before": _size(analysed, element)}
-        self.history.append({**entry, "drift_after": _size(analysed, left), "invariance_error": error})
+        entry = {"step": trainer.global_step, "drift_before": _size(analysed, whole)}
+        self.history.append({**entry, "drift_after": after, "invariance_error": error})
         del self.history[:-_HISTORY]
+
+    def _unobserved(self, trainer: Trainer) -> None:
+        """Without any gradient after more than one step, none will come."""
+        if self.steps > 1 and not self._told:
+            self._told = True
+            self.warn(
+                trainer,
+                "Expected gradients for slice 'flat', got none: Lightning did not see the optimizer's steps. In manual "
+                "optimization step the optimizers of self.optimizers(), not torch's own.",
+                ProjectionWarning,
+            )
 
     def _move(self, trainer: Trainer, analysed: Analysed, element: Element) -> float | None:
         """Move everything; return the change of the outputs (NaN without probe), or None if it was taken back."""
@@ -140,11 +180,13 @@ class GaugeProjection(GaugeCallback):
         optimizers, policy = trainer.optimizers, self.unknown_optimizer
         if not self.probe or analysed.inputs is None:
             act_(analysed.module, analysed.gauge, element, optimizers, averaged=copies, unknown_optimizer=policy)
+            self._tell(trainer, analysed, element)
             return math.nan
         agree = trainer.strategy.reduce_boolean_decision
         kept, error = guarded_act_(analysed, element, optimizers, copies, policy, agree)
         self._in_a_row = 0 if kept else self._in_a_row + 1
         if kept:
+            self._tell(trainer, analysed, element)
             return error
         self.rolled_back += 1
         self.warn(
@@ -163,6 +205,13 @@ class GaugeProjection(GaugeCallback):
             )
         return None
 
+    def _tell(self, trainer: Trainer, analysed: Analysed, element: Element) -> None:
+        """Take the gradient statistics of all projections along."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if isinstance(callback, GaugeProjection):
+                callback._watch.follow(analysed, element)
+
     def look_at_first_step(self, trainer: Trainer, analysed: Analysed) -> None:
         """Refuse an optimizer whose state cannot move now, not at the first projection hours later."""
         attached(analysed.gauge.check(analysed.module), trainer.optimizers, self.unknown_optimizer)
@@ -175,6 +224,7 @@ class GaugeProjection(GaugeCallback):
             "rolled_back": self.rolled_back,
             "invariance_error": self.invariance_error,
             "history": [dict(entry) for entry in self.history],
+            **({"started": self._started, "moments": self._watch.state_dict()} if self.slice == _FLAT else {}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -184,6 +234,12 @@ class GaugeProjection(GaugeCallback):
         self.rolled_back = int(state_dict["rolled_back"])
         self.invariance_error = float(state_dict["invariance_error"])
         self.history = [dict(entry) for entry in state_dict["history"]]
+        self._started = bool(state_dict.get("started", self.steps > 0))
+        self._watch.load_state_dict(state_dict.get("moments"))
+
+    def _release(self) -> None:
+        self._watch.detach()
+        super()._release()
 
 
 def _size(analysed: Analysed, element: Element) -> float:

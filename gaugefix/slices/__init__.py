@@ -2,12 +2,16 @@
 
 from gaugefix.slices.base import Slice, get_slice, register_slice, slice_names
 from gaugefix.slices.dyadic import diagonal_part, dyadic
+from gaugefix.slices.flat import Flat
+from gaugefix.slices.gradient_moments import GradientMoments
 from gaugefix.slices.minimal_norm import MinimalNorm
 from gaugefix.slices.reference import Reference
 from gaugefix.slices.spectral import Spectral
 from gaugefix.slices.unit_norm import UnitNorm
 
 __all__ = [
+    "Flat",
+    "GradientMoments",
     "MinimalNorm",
     "Reference",
     "Slice",
