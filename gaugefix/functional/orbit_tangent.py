@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class OrbitTangent:
             check_finite(name, vectors[name])
             rest[name] = vectors[name].detach().to(rest[name]).reshape(rest[name].shape).clone()
         given = {name: tensor.clone() for name, tensor in rest.items()}
-        size = math.sqrt(_square(rest.values()))
+        size = math.sqrt(squared_norm(rest.values()))
         if size == 0.0:
             return rest
         slope = self._pull(rest)
@@ -88,7 +88,7 @@ class OrbitTangent:
                     f"vector left after {self.steps} steps. Balance the parameters with gaugefix.project_ first."
                 )
             moved = self._push(step)
-            length = left / _square(moved.values())
+            length = left / squared_norm(moved.values())
             for name, tensor in moved.items():
                 rest[name].sub_(tensor, alpha=length)
             slope = self._pull(rest)
@@ -98,6 +98,18 @@ class OrbitTangent:
             step = [b + (left / before) * s for b, s in zip(better, step, strict=True)]
             self.steps += 1
         return {name: given[name] - tensor for name, tensor in rest.items()}
+
+    def fraction(self, vectors: Mapping[str, Tensor]) -> float:
+        """Return ‖vertical part‖²/‖Δ‖²; what is named in ``vectors`` beside the group's parameters counts in ‖Δ‖².
+
+        Raises:
+            NonFiniteError: if an entry is not finite.
+            GaugeError: if the iteration does not converge.
+        """
+        for name, vector in vectors.items():
+            check_finite(name, vector)
+        total = squared_norm(vector.detach().double() for vector in vectors.values())
+        return squared_norm(self.vertical(vectors).values()) / total if total else 0.0
 
     def _shapes(self) -> Vectors:
         return {name: action.tensors[name] for action in self.actions for name in action.names}
@@ -165,7 +177,7 @@ def _by_one_number(action: Infinitesimal, symmetry: Symmetry) -> Solve:
     some = action.tensors[symmetry.reads[0]]
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(action.shape, generator=generator, dtype=torch.float64).to(some.device)
-    ratio = _square(action.push(z).values()) / float(z.square().sum())
+    ratio = squared_norm(action.push(z).values()) / float(z.square().sum())
     return lambda slope: slope / ratio if ratio > 0.0 else torch.zeros_like(slope)
 
 
@@ -178,8 +190,10 @@ def check_finite(name: str, tensor: Tensor) -> None:
         )
 
 
-def _square(tensors: Collection[Tensor]) -> float:
-    return float(torch.stack([t.square().sum().cpu() for t in tensors]).sum()) if tensors else 0.0
+def squared_norm(tensors: Iterable[Tensor]) -> float:
+    """Return the sum of squares over all ``tensors``."""
+    squares = [tensor.square().sum().cpu() for tensor in tensors]
+    return float(torch.stack(squares).sum()) if squares else 0.0
 
 
 def _dot(first: list[Tensor], second: list[Tensor]) -> float:

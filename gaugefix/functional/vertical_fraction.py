@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SymmetryError, did_you_mean
-from gaugefix.functional.orbit_tangent import OrbitTangent, check_finite
+from gaugefix.functional.orbit_tangent import OrbitTangent
 from gaugefix.symmetry import GaugeGroup, named_tensors
 
 if TYPE_CHECKING:
@@ -82,14 +82,8 @@ def vertical_fraction(
         >>> 0.0 < vertical_fraction(net, gauge, decay) < 1.0
         True
     """
-    given = by_canonical_name(model, gauge, vectors)
-    for name, vector in given.items():
-        check_finite(name, vector)
-    total = sum(float(vector.detach().double().square().sum()) for vector in given.values())
-    if total == 0.0:
-        return 0.0
-    part = vertical_part(model, gauge, given, conditional=conditional)
-    return sum(float(vector.square().sum()) for vector in part.values()) / total
+    tangent = OrbitTangent(gauge, gauge.check(model), counted_names(model, gauge), conditional)
+    return tangent.fraction(by_canonical_name(model, gauge, vectors))
 
 
 def counted_names(model: nn.Module, gauge: GaugeGroup) -> frozenset[str]:

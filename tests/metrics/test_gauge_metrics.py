@@ -12,10 +12,10 @@ from torchmetrics import MetricCollection
 
 import gaugefix
 from gaugefix.errors import SliceError
-from gaugefix.functional import charge_norm, drift, noether_charge, slice_residual, step_drift
-from gaugefix.metrics import NoetherCharge, OrbitDriftMetric, SliceResidual, StepDrift
+from gaugefix.functional import charge_norm, drift, noether_charge, slice_residual, step_drift, vertical_fraction
+from gaugefix.metrics import NoetherCharge, OrbitDriftMetric, SliceResidual, StepDrift, VerticalFractionMetric
 
-ALL = [OrbitDriftMetric, SliceResidual, NoetherCharge, StepDrift]
+ALL = [OrbitDriftMetric, SliceResidual, NoetherCharge, StepDrift, VerticalFractionMetric]
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,21 @@ def path(gauge, points):
     return [math.sqrt(sum(value**2 for value in step.values())) for step in steps]
 
 
+def vertical_path(gauge, points):
+    fractions = []
+    for a, b in pairwise(points):
+        moved = {n: q - p for (n, p), q in zip(a.named_parameters(), b.parameters(), strict=True)}
+        fractions.append(vertical_fraction(a, gauge, moved))
+    assert all(0.5 < fraction < 1.0 for fraction in fractions)  # along the orbit, which is curved
+    return fractions
+
+
 EXPECTED = {
     OrbitDriftMetric: lambda gauge, points: [drift(p, gauge).total for p in points],
     SliceResidual: lambda gauge, points: [slice_residual(p, gauge) for p in points],
     NoetherCharge: lambda gauge, points: [charge_norm(noether_charge(p, gauge)) for p in points],
     StepDrift: path,
+    VerticalFractionMetric: vertical_path,
 }
 
 
