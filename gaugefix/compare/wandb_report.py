@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gaugefix.compare.wandb_panels import blocks
-from gaugefix.demo.extras import MissingExtraError, pip_command
+from gaugefix.demo.extras import MissingExtraError, requirements
 from gaugefix.errors import GaugeError
 
 COMMAND = "gaugefix wandb-report"
@@ -118,9 +118,10 @@ def imported(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        known = requirements("wandb")
+        packages = " ".join(f'"{known.get(name, name)}"' for name in ("wandb", "wandb-workspaces"))
         raise MissingExtraError(
-            f"Expected the package wandb-workspaces for {COMMAND}, got none. Install it: "
-            f"{pip_command('wandb', 'wandb-workspaces')}"
+            f"Expected the package wandb-workspaces for {COMMAND}, got none. Install it: pip install {packages}"
         ) from error
 
 
