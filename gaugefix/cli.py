@@ -142,8 +142,18 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="of the comparison; what is finished there stays (runs/RECIPE/compare-<time>)")
     add("--wandb", choices=("disabled", "offline", "online"), default="disabled", help="also send to W&B (%(default)s)")
     add("--config", metavar="FILE", help="on top of which every method is put (configs/RECIPE/baseline.yaml)")
+    add(
+        "--sweep",
+        metavar="FILE",
+        help="a W&B sweep, for its methods, rates and seeds, such as configs/sweeps/RECIPE.yaml",
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the recipe for every run")
-    add("--jobs", type=positive_integer, metavar="N", help="runs at a time (cores − 1, at most 8)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the runs, the gauge group and an estimate of the time; run nothing",
+    )
+    add("--jobs", type=positive_integer, metavar="N", help="runs at a time (cores - 1, at most 8)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 from gaugefix.compare.conduct import conduct
-from gaugefix.compare.grid import DEFAULT_METHODS, STARTS, make_grid
+from gaugefix.compare.dry_run import dry_run
+from gaugefix.compare.grid import make_grid
+from gaugefix.compare.sweep import read_sweep
 
 
 def compare(typed: Namespace) -> int:
@@ -17,15 +20,12 @@ def compare(typed: Namespace) -> int:
     Returns:
         Exit status.
     """
-    grid = make_grid(
-        typed.recipe,
-        methods=typed.methods or DEFAULT_METHODS,
-        lrs=typed.lrs or (),
-        seeds=typed.seeds or (0, 1, 2),
-        starts=typed.start or STARTS[:1],
-        max_steps=typed.max_steps,
-        config=typed.config,
-        settings=tuple(typed.set),
-        wandb=typed.wandb,
-    )
+    given: dict[str, Any] = read_sweep(typed.sweep, typed.recipe) if typed.sweep else {}
+    typed_axes = {"methods": typed.methods, "lrs": typed.lrs, "seeds": typed.seeds, "starts": typed.start}
+    given |= {name: value for name, value in typed_axes.items() if value is not None}
+    given |= {name: value for name in ("max_steps", "config") if (value := getattr(typed, name)) is not None}
+    given["settings"] = (*given.get("settings", ()), *typed.set)  # of two with one key the recipe takes the last
+    grid = make_grid(typed.recipe, wandb=typed.wandb, **given)
+    if typed.dry_run:
+        return dry_run(grid, typed.out, typed.jobs)
     return conduct(grid, typed.words, typed.out, typed.jobs)

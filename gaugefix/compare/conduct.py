@@ -18,6 +18,7 @@ from gaugefix.compare.meter import Meter
 from gaugefix.compare.record import cores, describe, open_record
 from gaugefix.compare.worker import read_summary
 from gaugefix.demo.run_directory import new_run_directory
+from gaugefix.demo.wandb_sink import send_page
 
 JOBS_MAX = 8
 INTERRUPTED = 130
@@ -56,8 +57,18 @@ def conduct(grid: Grid, words: list[str], out: str | None = None, jobs: int | No
         again = shlex.join(words if out else [*words, "--out", str(directory)])
         print(f"Stopped: {outcomes['missing']} of {len(grid.runs)} runs are missing. To go on: {again}")
     last = close(directory)
+    if grid.wandb != "disabled":
+        send(last, grid, directory)
     print(last)
     return INTERRUPTED if interrupted else 0 if outcomes["success"] else 1
+
+
+def send(page: Path, grid: Grid, directory: Path) -> None:
+    """Send the report to W&B too, and say how to upload what was written offline."""
+    if page.suffix == ".html":
+        send_page(page, "online" if grid.wandb == "online" else "offline", directory.name, f"{grid.recipe}/compare")
+    if any(directory.glob("runs/*/wandb/offline-run-*")):
+        print(f"W&B: to upload the runs later: wandb sync {directory}/runs/*/wandb/offline-run-*")
 
 
 def default_jobs() -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,24 +43,44 @@ def carry_out(task: Mapping[str, Any]) -> dict[str, Any]:
             says about it).
 
     Returns:
-        ``{"status": "success"}`` or ``{"status": "failed", "error": ...}``.
+        ``status`` (success or failed), ``seconds``, and ``error`` or ``batches`` (of a pass over the data); with
+        ``describe`` in the task also ``gauge``, the table of the model's gauge group.
     """
+    begun = time.perf_counter()
     directory = Path(task["directory"])
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     output = directory / OUTPUT
-    error = None
+    done: Any = None
+    error: BaseException | None = None
     with output.open("w", encoding="utf-8") as text, _into(text), warnings.catch_warnings():
         try:
-            load_recipe(task["script"])(list(task["arguments"]))
+            done = load_recipe(task["script"])(list(task["arguments"]))
         except (Exception, SystemExit) as reason:
             traceback.print_exc()
             error = reason
+            end_wandb()
+    seconds = {"seconds": time.perf_counter() - begun}
     if error is not None:
-        return failed(task, explained(error, output))
+        return failed(task, explained(error, output)) | seconds
     if not output.stat().st_size:
         output.unlink()
-    return {"status": "success"}
+    batches = {"batches": getattr(getattr(done, "trainer", None), "num_training_batches", None)}
+    return {"status": "success", **seconds, **batches, **(gauge_of(done.model) if task.get("describe") else {})}
+
+
+def gauge_of(model: Any) -> dict[str, str]:
+    """Return the table of a model's gauge group."""
+    from gaugefix.discovery import discover
+
+    return {"gauge": str(discover(model, (model.example_input_array,)))}
+
+
+def end_wandb() -> None:
+    """End the W&B run of a run that failed, or the next run would write into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=1)
 
 
 def failed(task: Mapping[str, Any], error: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from gaugefix import regularizers
 from gaugefix.errors import GaugeError, did_you_mean
 from gaugefix.slices import slice_names
 
@@ -56,12 +57,8 @@ class Method:
 
 def term_names() -> tuple[str, ...]:
     """Return the names of all terms, as the command line has them."""
-    try:
-        from gaugefix.regularizers import term_names as names
-    except ImportError:
-        return ()
     slices = slice_names()
-    return tuple(SOFT + name if name in slices else name for name in names())
+    return tuple(SOFT + name if name in slices else name for name in regularizers.term_names())
 
 
 def projected() -> tuple[str, ...]:
@@ -90,7 +87,7 @@ def parse_method(label: str, recipe: str) -> Method:
         (('model.weight_decay', 0.01),)
     """
     options: dict[str, float] = {}
-    regularizers: list[dict[str, Any]] = []
+    terms: list[dict[str, Any]] = []
     projections: list[dict[str, Any]] = []
     clocks: list[dict[str, Any]] = []
     parts = [_read(part, label, recipe) for part in label.split("+")]
@@ -109,14 +106,11 @@ def parse_method(label: str, recipe: str) -> Method:
             projections.append(_callback(FIXING[0], slice=name, every_n_steps=every or EVERY))
         elif name != BASELINE:
             given = strength if strength is not None else usual_strength(name, recipe)
-            term = name.removeprefix(SOFT)
-            regularizers.append(_callback(FIXING[1], term=term, strength=given, every_n_steps=every or 1))
-    for same in (regularizers, projections):
-        if len(same) > 1:  # callbacks of one class need names of their own
-            for callback in same:
-                settings = callback["init_args"]
-                settings["name"] = settings.get("term", settings.get("slice"))
-    return Method(label, tuple(options.items()), (*regularizers, *projections, *clocks))
+            terms.append(_callback(FIXING[1], term=name.removeprefix(SOFT), strength=given, every_n_steps=every or 1))
+    if len(projections) > 1:  # callbacks of one class need names of their own
+        for callback in projections:
+            callback["init_args"]["name"] = callback["init_args"]["slice"]
+    return Method(label, tuple(options.items()), (*terms, *projections, *clocks))
 
 
 def usual_strength(name: str, recipe: str) -> float:

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gaugefix.callbacks import GaugeProjection
+from gaugefix.callbacks import GaugeProjection, GaugeRegularizer
 from gaugefix.demo.extras import require
 from gaugefix.demo.jsonl_logger import JsonlLogger
 from gaugefix.demo.methods import START, check_base, parse_method, with_method
@@ -27,6 +27,7 @@ from gaugefix.demo.run_directory import new_run_directory
 from gaugefix.demo.run_summary import RunSummary
 from gaugefix.demo.run_table import print_runs
 from gaugefix.demo.wandb_sink import wandb_logger
+from gaugefix.errors import GaugeError
 
 RUN_DIRECTORY = "GAUGEFIX_RUN_DIRECTORY"  # tells the processes that Lightning starts for other devices
 
@@ -102,7 +103,10 @@ class RecipeCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; then once more with what ``--method`` and ``--start`` stand for."""
         super().parse_arguments(parser, args)
-        more = self.meant(self.config[self.config["subcommand"]])
+        try:
+            more = self.meant(self.config[self.config["subcommand"]])
+        except GaugeError as error:
+            parser.error(" ".join(str(error).split()))
         if more:
             super().parse_arguments(parser, [*(sys.argv[1:] if args is None else args), *more])
 
@@ -194,8 +198,9 @@ class RecipeCLI(LightningCLI):
 
     def strengths(self, callbacks: list[Callback]) -> dict[str, float]:
         """Return the strength of each regularizer, by name."""
+        terms = {callback.term: callback.strength for callback in callbacks if isinstance(callback, GaugeRegularizer)}
         decay = float(getattr(self.model, "weight_decay", 0.0))
-        return {"weight_decay": decay} if decay else {}
+        return terms | ({"weight_decay": decay} if decay else {})
 
     def after_fit(self) -> None:
         """Print the headline numbers, and the path last."""

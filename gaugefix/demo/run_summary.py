@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
-from gaugefix.callbacks import GaugeProjection, OrbitDrift
+from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, OrbitDrift
 from gaugefix.callbacks.model_callback import ModelCallback
 from gaugefix.demo.jsonl_logger import JsonlLogger
 
@@ -30,7 +31,8 @@ class RunSummary(Callback):
 
     ``overhead_pct`` is 100 · s / (t − s) with s the seconds spent in gaugefix's callbacks and t the seconds spent
     in training, validation left out; discovery, which happens once before, is ``discovery_seconds``. Training stops
-    when the loss is not finite; ``diverged`` then says so.
+    when the loss is not finite; ``diverged`` then says so. ``step_seconds`` is the median over all steps, from the end
+    of one batch to that of the next, callbacks included.
 
     Args:
         settings: what was run, as flat keys: recipe, method, slice, regularizer, strength, seed, lr and others.
@@ -51,7 +53,8 @@ class RunSummary(Callback):
         self._residual_max = math.nan
         self._last_drift: object = None
         self._logged: dict[str, int] = {}
-        self._started = self._validation_started = 0.0
+        self._started = self._validation_started = self._stepped = 0.0
+        self._steps: list[float] = []
         self._validation = 0.0
         self._spent_earlier = self._spent_at_start = 0.0
 
@@ -67,11 +70,14 @@ class RunSummary(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._log_projections(trainer)
         self._spent_at_start = seconds_spent(trainer) - self._spent_earlier
-        self._started = time.perf_counter()
+        self._started = self._stepped = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        now = time.perf_counter()
+        self._steps.append(now - self._stepped)
+        self._stepped = now
         self._loss = outputs["loss"].detach()
         self._log_projections(trainer)
         for drift in gauge_callbacks(trainer, OrbitDrift):
@@ -124,6 +130,7 @@ class RunSummary(Callback):
         return {
             "steps": trainer.global_step,
             "seconds": seconds,
+            "step_seconds": statistics.median(self._steps) if self._steps else None,
             "validation_seconds": self._validation,
             f"{name}_best": self._best,
             f"{name}_final": metrics.get(self.monitor),
@@ -135,6 +142,7 @@ class RunSummary(Callback):
             "invariance_error_max": max((c.invariance_error for c in projections), default=None),
             "projections": sum(c.projections for c in projections),
             "projection_seconds": sum(c.seconds for c in projections),
+            "regularizer_seconds": sum(c.seconds for c in gauge_callbacks(trainer, GaugeRegularizer)),
             "drift_seconds": sum(c.seconds for c in drifts),
             "discovery_seconds": discovery,
             "overhead_pct": 100 * spent / (training - spent) if training > spent else None,

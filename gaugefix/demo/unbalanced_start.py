@@ -5,13 +5,18 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import gaugefix
-from gaugefix.groups import PositiveScaling
+from gaugefix.groups import ComplexScaling, GeneralLinear, PositiveScaling, SignedScaling
+
+NONCOMPACT = (PositiveScaling, SignedScaling, ComplexScaling, GeneralLinear)
+"""Groups that can make parameters arbitrarily large; rotations and shifts are no imbalance."""
 
 
 class UnbalancedStart(Callback):
     """Before training, scale the weights into every hidden unit by λ and those out of it by 1/λ, with random λ.
 
-    log λ is normal with standard deviation ``log_std``, one for each unit; the network's function stays the same.
+    log λ is normal with standard deviation ``log_std``, one for each unit; where n channels can be mixed by any
+    matrix, as those of attention heads and of the states of a neural ODE, they are mixed by exp(log_std · Z / √n) with
+    Z standard normal. The network's function stays the same.
 
     Args:
         log_std: standard deviation of log λ.
@@ -26,5 +31,5 @@ class UnbalancedStart(Callback):
         if stage != "fit":
             return
         gauge = gaugefix.discover(pl_module, (pl_module.example_input_array,))
-        scales = gauge.select(lambda symmetry: isinstance(symmetry.group, PositiveScaling))
+        scales = gauge.select(lambda symmetry: isinstance(symmetry.group, NONCOMPACT))
         gaugefix.act_(pl_module, scales, scales.random(scale=self.log_std, seed=self.seed))
