@@ -54,7 +54,7 @@ def facts(results: Results) -> list[str]:
         lines.append(f"The runs differ in length: {lengths[0]} to {lengths[-1]} steps.")
     lines += [
         f"Failed: {run.method} at {'no' if run.lr is None else f'{run.lr:g}'} learning rate, {run.start} start, seed "
-        f"{run.seed}: {run.summary.get('error') or run.summary.get('status')}."
+        f"{run.seed}: {str(run.summary.get('error') or run.summary.get('status')).rstrip('.')}."
         for run in results.runs
         if run.outcome == "failed"
     ]

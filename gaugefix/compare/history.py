@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gaugefix.compare.results import Run
+from gaugefix.compare.run import Run
 
 POINTS = 60
 """Points that a curve keeps at most; more could not be told apart on the page."""

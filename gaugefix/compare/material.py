@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaugefix.compare.history import Curve, average_of, read_rows, series, thin
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 from gaugefix.compare.selection import judged
 from gaugefix.demo.picture import styles_of
 

@@ -84,6 +84,7 @@ KINDS = (
         "lr_map",
         "Learning rate × method",
         "Look for rows whose coloured part reaches further to the right: these methods bear larger learning rates. "
+        "The colour goes by rank, bright is good. "
         "Hatched cells diverged (✕ counts the seeds that did); the frame marks the best learning rate of a method.",
         draw_lr_map,
         lambda m: 1.1 + 0.36 * len(m.results.methods),
@@ -92,7 +93,7 @@ KINDS = (
     Kind(
         "nfe",
         "Function evaluations of the neural ODE",
-        "Look for short bars that do not pay with a longer one beside them: fewer evaluations at the same error. "
+        "Look for short bars whose error beside them is not larger: fewer evaluations for the same accuracy. "
         "The thin line is ± one standard deviation over the seeds.",
         draw_nfe,
         lambda m: 0.6 + len(m.results.starts) * (0.7 + 0.26 * len(m.results.methods)),
@@ -101,7 +102,7 @@ KINDS = (
     Kind(
         "pareto",
         "Final metric against its cost",
-        "Look for methods on the dotted line: no other is better in both. Those off it are beaten by one that is.",
+        "Look for methods with a ring: no other is better in both. Every other one is beaten by one of them.",
         draw_pareto,
         lambda m: 0.4 + 2.6 * len(m.results.starts),
         lambda m: bool(costs(m)),

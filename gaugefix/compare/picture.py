@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gaugefix.compare.facts import counted
-from gaugefix.compare.figures.canvas import line_style, new_figure, settings
+from gaugefix.compare.figures.canvas import line_style, marker_style, new_figure, settings
 from gaugefix.compare.material import Material
 from gaugefix.compare.panels import KINDS
 
@@ -46,7 +46,7 @@ def handles(material: Material) -> list[Any]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], linewidth=1.6, markersize=5, marker=style["marker"], label=method, **line_style(style))
+        Line2D([], [], linewidth=1.6, markersize=5, label=method, **marker_style(style), **line_style(style))
         for method in material.results.methods
         for style in [material.style(method)]
     ]

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from gaugefix.compare.contrast import brightness
 from gaugefix.compare.facts import counted, facts, how_chosen
 from gaugefix.compare.figures.swatch import swatch
 from gaugefix.compare.material import Material, gather
@@ -60,7 +61,11 @@ def page(material: Material) -> str:
         environment=described(results),
         numbers=numbers,
         methods=[
-            {"name": method, "swatch": Markup(swatch(f"swatch{index}", material.style(method)))}
+            {
+                "name": method,
+                "swatch": Markup(swatch(f"swatch{index}", material.style(method))),
+                "brightness": brightness(str(material.style(method)["color"])),
+            }
             for method, index in numbers.items()
         ],
         tables=tables(results),

@@ -6,7 +6,8 @@ import csv
 import io
 from typing import Any
 
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 
 FIRST = ("recipe", "method", "start", "lr", "seed", "outcome")
 """Columns that every file begins with; the rest are the keys of the summaries, by name."""

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 
 LOSS = "val_loss_final"
 """Key of the summary that decides between learning rates with the same best metric."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 from gaugefix.compare.selection import best_lr, finished_values, judged, largest_stable_lr, rates
 
 MEASURES: tuple[tuple[str, str, bool | None, str], ...] = (
@@ -110,11 +111,11 @@ def measured(values: Sequence[float], unit: str = "") -> Cell:
 
 
 def plus_minus(mean: float, spread: float | None) -> str:
-    """Return ``mean ± spread`` with two digits of the spread, by powers of ten where the mean is far from one.
+    """Return ``mean ± spread``, with three digits of the greater or two of the spread, whichever are fewer.
 
     Example:
         >>> plus_minus(0.98123, 0.0042), plus_minus(2.14e-5, 3.1e-6), plus_minus(0.98123, None)
-        ('0.9812 ± 0.0042', '(2.14 ± 0.31)e-05', '0.981')
+        ('0.981 ± 0.004', '(2.14 ± 0.31)e-05', '0.981')
     """
     size = max(abs(mean), spread or 0.0)
     exponent = math.floor(math.log10(size)) if size else 0
@@ -123,8 +124,9 @@ def plus_minus(mean: float, spread: float | None) -> str:
     scaled = size != 0 and not -3 <= exponent < 4
     factor = 10.0**-exponent if scaled else 1.0
     mean, spread = mean * factor, spread * factor
-    digits = 1 - math.floor(math.log10(spread)) if spread else 3
-    digits = min(max(digits, 0), 4)
+    digits = 2 - (0 if scaled else min(exponent, 2))
+    if spread:
+        digits = max(0, min(digits, 1 - math.floor(math.log10(spread))))
     text = f"{mean:.{digits}f} ± {spread:.{digits}f}"
     return f"({text})e{exponent:+03d}" if scaled else text
 

@@ -28,18 +28,21 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "l2": {"color": "#999933", "linestyle": "-.", "marker": "p"},
     "charge": {"color": "#cc3311", "linestyle": "-.", "marker": "h"},
     "balance": {"color": "#117733", "linestyle": "-.", "marker": "d"},
-    "soft_unit_norm": {"color": "#aa4499", "linestyle": "-.", "marker": "^"},
-    "soft_reference": {"color": "#4477aa", "linestyle": "-.", "marker": "<"},
+    "soft_unit_norm": {"color": "#aa4499", "linestyle": "-.", "marker": "^", "fillstyle": "none"},
+    "soft_reference": {"color": "#4477aa", "linestyle": "-.", "marker": "<", "fillstyle": "none"},
     "orthogonality": {"color": "#44aa99", "linestyle": "-.", "marker": "8"},
     "depth_smoothness": {"color": "#997700", "linestyle": "-.", "marker": "H"},
-    "path_norm": {"color": "#cc6677", "linestyle": ":", "marker": "o"},
-    "product_of_norms": {"color": "#aa7744", "linestyle": ":", "marker": "s"},
-    "nuclear_norm": {"color": "#7755bb", "linestyle": ":", "marker": "D"},
+    "path_norm": {"color": "#cc6677", "linestyle": ":", "marker": "o", "fillstyle": "none"},
+    "product_of_norms": {"color": "#aa7744", "linestyle": ":", "marker": "s", "fillstyle": "none"},
+    "nuclear_norm": {"color": "#7755bb", "linestyle": ":", "marker": "D", "fillstyle": "none"},
 }
-DASHES = ("-", (0, (5, 1.2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (6, 1, 1, 1, 1, 1)))
+DASHES = ((0, (5, 1.2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (6, 1, 1, 1, 1, 1)))
+SHADES = (1.35, 0.78)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "d", "<", ">")
 SPARE = ("#777711", "#5577cc", "#bb5566", "#228899", "#aa5500", "#8855aa")
 """Colours of methods that have none of their own."""
+TURNS = 60
+"""How often a style is drawn at most."""
 
 
 def style_of(method: str, turn: int = 0) -> dict[str, Any]:
@@ -61,20 +64,27 @@ def style_of(method: str, turn: int = 0) -> dict[str, Any]:
     draw = zlib.crc32(method.encode("utf-8")) + turn
     color = str(base["color"]) if base else SPARE[zlib.crc32(name.encode("utf-8")) % len(SPARE)]
     return {
-        "color": shaded(color, (1.3, 0.72)[draw % 2]) if base else color,
-        "linestyle": DASHES[1 + draw // 2 % (len(DASHES) - 1)],
-        "marker": MARKERS[draw // 2 % len(MARKERS)],
+        "color": shaded(color, SHADES[draw % len(SHADES)]),
+        "linestyle": DASHES[draw % len(DASHES)],
+        "marker": MARKERS[draw % len(MARKERS)],
+        "fillstyle": ("full", "none")[draw // len(MARKERS) % 2],
     }
 
 
 def styles_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the style of each method; one that would look like another before it is drawn anew."""
     styles: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        turn = 0
-        while (style := style_of(method, turn)) in styles.values():
-            turn += 1
+    lines, markers = set(), set()
+    for method in sorted(methods, key=lambda method: method not in STYLES):  # those with a style of their own keep it
+        looks = (style_of(method, turn) for turn in range(TURNS))
+        drawn = [
+            (style, (style["color"], style["linestyle"]), (style["marker"], style.get("fillstyle", "full")))
+            for style in looks
+        ]
+        style, line, marker = next((one for one in drawn if one[1] not in lines and one[2] not in markers), drawn[0])
         styles[method] = style
+        lines.add(line)
+        markers.add(marker)
     return styles
 
 
@@ -127,7 +137,7 @@ def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
     losses, drifts = panels[0], panels[1] if measured else None
     for method, directory in runs.items():
         path = directory / "metrics.jsonl"
-        style = {key: value for key, value in style_of(method).items() if key != "marker"}
+        style = {key: value for key, value in style_of(method).items() if key in ("color", "linestyle")}
         name = method.replace("_", " ")
         losses.plot(*read_series(path, "val/loss"), label=f"{name}, validation", linewidth=1.8, **style)
         losses.plot(*read_series(path, "train/loss"), label=f"{name}, training", linewidth=0.7, alpha=0.7, **style)

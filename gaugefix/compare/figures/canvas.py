@@ -34,6 +34,8 @@ SETTINGS = {
     "grid.color": INK,
     "grid.alpha": 0.14,
     "grid.linewidth": 0.6,
+    "figure.facecolor": "none",  # the page's own paper
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -43,6 +45,10 @@ SETTINGS = {
     "hatch.linewidth": 0.7,
     "figure.constrained_layout.use": True,
 }
+
+
+BETWEEN = ((4, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)), (12, (1.0, 2.0, 3.0, 5.0, 7.0)), (150, (1.0, 2.0, 5.0)))
+"""Reach of a logarithmic axis → digits that are labelled; beyond, powers of ten are enough."""
 
 
 @contextmanager
@@ -72,6 +78,11 @@ def line_style(style: Mapping[str, Any]) -> dict[str, Any]:
     return {"color": ink(style["color"]), "linestyle": style["linestyle"]}
 
 
+def marker_style(style: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shape and filling of a marker."""
+    return {"marker": style["marker"], "fillstyle": style.get("fillstyle", "full")}
+
+
 def ink(color: str) -> str:
     """Return a colour, black as the colour of the text."""
     return INK if color == "#000000" else color
@@ -87,8 +98,9 @@ def log_ticks(axes: Axes, which: str = "y") -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     axis.set_minor_locator(NullLocator())
     low, high = sorted(getattr(axes, f"get_{which}lim")())
-    if high < 30 * low:  # less than two powers of ten: numbers between them are needed too
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+    between = next((subs for reach, subs in BETWEEN if high < reach * low), None)
+    if between:
+        axis.set_major_locator(LogLocator(subs=between, numticks=9))
 
 
 def power(value: float) -> str:
@@ -98,8 +110,15 @@ def power(value: float) -> str:
     mantissa, exponent = f"{value:.0e}".split("e")
     if -2 <= int(exponent) <= 2:
         return f"{value:g}"
+    if "." in f"{value / 10.0 ** int(exponent):.3g}":
+        mantissa = f"{value / 10.0 ** int(exponent):.3g}"
     raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"10{raised}" if mantissa == "1" else f"{mantissa}×10{raised}"
+
+
+def brief(name: str, length: int = 18) -> str:
+    """Return the end of a long name, which says more than its beginning."""
+    return name if len(name) <= length else "…" + name[-length + 1 :]
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:
@@ -123,19 +142,49 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     head = f'<svg class="plot" role="img" aria-label="{attribute(label)}" viewBox="{view[1] if view else ""}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
     svg = re.sub(r'<g id="(m\d+)"', r'<g class="m \1"', svg)
+    svg = svg.replace('<g id="halo"', '<g class="halo"')
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
     svg = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', svg)
     svg = svg.replace("xlink:href=", "href=").replace(INK, "currentColor")
-    svg = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"-?\d+\.\d{3,}", short, tag[0]), svg)
-    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+    return compact(svg)
+
+
+def compact(svg: str) -> str:
+    """Return the same picture in fewer bytes: what is the default, or the page's own style, is not said again."""
+    svg = re.sub(r"\s*\n\s*", "\n", svg).strip()
+    for needless in (
+        r" ?font-family: 'DejaVu Sans';?",
+        r" ?font-weight: 400;?",
+        r" ?stroke-linejoin: miter;?",
+        r' transform="rotate\(-?0 [^)]*\)"',
+        r"<defs>\n</defs>\n",
+    ):
+        svg = re.sub(needless, "", svg)
+    svg = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"\s*([MLQCz])\s*|\s+(?=\")", r"\1", path[0]), svg)
+    svg = re.sub(r"(?<=<path )d=\"[^\"]*\"", lambda path: re.sub(r"\d+\.\d\d", tenths, path[0]), svg)
+    # A tick's mark has its style where it is defined.
+    tick = r'(<use [^>]*?) style="fill: currentColor; stroke: currentColor; stroke-width: 0.8"/>'
+    svg = re.sub(tick, r"\1/>", svg)
+    svg = re.sub(r'style="[^"]*"', lambda style: re.sub(r"([:;]) ", r"\1", style[0]), svg)
+    before = ""
+    while before != svg:  # groups of one, or of none
+        before = svg
+        svg = re.sub(r"<g>\n((?:<(?:use|path|image|text)\b[^>]*/>|<text\b[^>]*>[^<]*</text>)\n)</g>\n", r"\1", svg)
+        svg = re.sub(r"<g[^>]*>\n</g>\n|<g/>\n", "", svg)
+    return svg
 
 
 def short(number: re.Match[str]) -> str:
     """Return a coordinate in hundredths of a point."""
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def tenths(number: re.Match[str]) -> str:
+    """Return a coordinate in tenths of a point."""
+    return f"{float(number[0]):.1f}".removesuffix(".0")
 
 
 def attribute(text: str) -> str:

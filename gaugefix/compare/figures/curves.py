@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gaugefix.compare.figures.canvas import line_style, log_ticks
+from gaugefix.compare.figures.canvas import line_style, log_ticks, marker_style
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.history import Curve
 from gaugefix.compare.material import Judged, Material
+from gaugefix.compare.results import is_baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,17 +54,18 @@ def draw_line(axes: Axes, one: Judged, curve: Curve, place: int) -> None:
     """Draw a curve with its band and some markers, which are not at the same steps for every method."""
     gid, style = f"m{one.index}", line_style(one.style)
     if curve.seeds > 1:
-        band = axes.fill_between(curve.steps, curve.low, curve.high, color=style["color"], alpha=0.16, linewidth=0)
+        band = axes.fill_between(curve.steps, curve.low, curve.high, color=style["color"], alpha=0.13, linewidth=0)
         band.set_gid(gid)
     every = max(1, len(curve.steps) // MARKERS)
     (line,) = axes.plot(
         curve.steps,
         curve.mean,
         linewidth=1.6,
-        marker=one.style["marker"],
         markersize=4.5,
         markevery=(place % every, every),
         label=one.method,
+        zorder=2.5 if is_baseline(one.method) else 2,  # what all are compared with stays in sight
+        **marker_style(one.style),
         **style,
     )
     line.set_gid(gid)

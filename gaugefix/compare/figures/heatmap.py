@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gaugefix.compare.figures.canvas import brief
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Judged, Material
 
@@ -14,6 +15,8 @@ ACROSS = 4
 """Maps in a row."""
 FLOOR = 1e-12
 """A drift of zero is drawn as this."""
+TITLE = 22
+"""Letters of a title's line, from which a combined method is broken."""
 LABELS = 8
 """Layers that are named beside a map at most."""
 
@@ -27,11 +30,14 @@ def heatmap_height(material: Material) -> float:
     """Return the height of the panel, in inches."""
     shown = with_layers(material)
     deepest = max(len(one.layers) for one in shown)
-    return 0.6 + math.ceil(len(shown) / ACROSS) * (0.75 + min(0.16 * deepest, 2.4))
+    lines = max(heading(one, len(material.results.starts) > 1).count("\n") for one in shown)
+    return 0.9 + math.ceil(len(shown) / ACROSS) * (0.55 + 0.15 * lines + min(0.16 * deepest, 2.4))
 
 
 def draw_heatmap(figure: Any, material: Material) -> list[Probe]:
     """Draw log10 of the drift (root mean square over the layer's generators), mean over the seeds."""
+    from matplotlib.ticker import MaxNLocator
+
     shown = with_layers(material)
     rows = math.ceil(len(shown) / ACROSS)
     grid = figure.subplots(rows, min(ACROSS, len(shown)), squeeze=False)
@@ -48,10 +54,15 @@ def draw_heatmap(figure: Any, material: Material) -> list[Probe]:
         image = axes.imshow(
             logs, cmap="cividis", vmin=low, vmax=high, extent=extent, aspect="auto", interpolation="none"
         )
-        several = f"\n{one.start} start" if len(material.results.starts) > 1 else ""
-        axes.set_title(one.method + several, fontsize=9)
+        axes.set_title(heading(one, len(material.results.starts) > 1), fontsize=9)
         axes.tick_params(labelsize=8.5)
-        axes.locator_params(axis="x", nbins=4)
+        axes.set_xticks(
+            [
+                tick
+                for tick in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(steps[0], steps[-1])
+                if steps[0] <= tick <= steps[-1]
+            ]
+        )
         ticks = range(0, len(names), max(1, math.ceil(len(names) / LABELS)))
         repeated = k % ACROSS and names == named
         axes.set_yticks(list(ticks), ["" if repeated else brief(names[t]) for t in ticks])
@@ -63,10 +74,16 @@ def draw_heatmap(figure: Any, material: Material) -> list[Probe]:
         )
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_visible(False)
-    bar = figure.colorbar(image, ax=grid, label="log₁₀ drift", aspect=30, pad=0.01)
+    bar = figure.colorbar(image, ax=grid, label="log₁₀ drift", location="bottom", aspect=50, shrink=0.5, pad=0.02)
     bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     return probes
+
+
+def heading(one: Judged, several: bool) -> str:
+    """Return the title of a map, a combined method on two lines, with its start if there are several."""
+    name = one.method.replace("+", "\n+", 1) if len(one.method) > TITLE else one.method
+    return name + (f"\n{one.start} start" if several else "")
 
 
 def layer_values(one: Judged) -> tuple[list[int], list[str], np.ndarray[Any, np.dtype[np.float64]]]:
@@ -74,8 +91,3 @@ def layer_values(one: Judged) -> tuple[list[int], list[str], np.ndarray[Any, np.
     steps = sorted(set.intersection(*(set(curve.steps.tolist()) for curve in one.layers.values())))
     table = [dict(zip(curve.steps.tolist(), curve.mean.tolist(), strict=True)) for curve in one.layers.values()]
     return steps, list(one.layers), np.array([[row[step] for step in steps] for row in table])
-
-
-def brief(name: str, length: int = 18) -> str:
-    """Return the end of a long name, which says more than its beginning."""
-    return name if len(name) <= length else "…" + name[-length + 1 :]

@@ -8,14 +8,14 @@ from typing import Any
 from gaugefix.compare.figures.canvas import INK
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Material
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 from gaugefix.compare.selection import best_lr, finished_values
 
 
 def draw_lr_map(figure: Any, material: Material) -> list[Probe]:
     """Draw one map for each start. The best learning rate of a method has a frame."""
     from matplotlib import colormaps
-    from matplotlib.colors import Normalize
 
     results = material.results
     cells = {
@@ -25,9 +25,13 @@ def draw_lr_map(figure: Any, material: Material) -> list[Probe]:
         for lr in results.lrs
         if (runs := results.select(method, start, lr))
     }
-    means = [fmean(found) for runs in cells.values() if (found := finished_values(runs, results.monitor_key))]
-    norm = Normalize(min(means, default=0.0), max(means, default=1.0))
+    means = sorted({fmean(v) for runs in cells.values() if (v := finished_values(runs, results.monitor_key))})
     colors = colormaps["cividis" if results.maximize else "cividis_r"]
+
+    def color(mean: float) -> Any:
+        """By rank: one far value would leave the others without a difference."""
+        return colors(means.index(mean) / max(1, len(means) - 1))
+
     grid = figure.subplots(1, len(results.starts), sharey=True, squeeze=False)[0]
     probes = []
     for axes, start in zip(grid, results.starts, strict=True):
@@ -38,7 +42,7 @@ def draw_lr_map(figure: Any, material: Material) -> list[Probe]:
             for column, lr in enumerate(results.lrs):
                 runs = cells.get((start, method, lr), ())
                 if runs:
-                    draw_cell(axes, row, column, runs, results.monitor_key, lambda mean: colors(norm(mean)), lr == best)
+                    draw_cell(axes, row, column, runs, results.monitor_key, color, lr == best)
                     probe.marks.append((row, column, row, described(method, lr, runs, results.monitor_key)))
         probes.append(probe)
     grid[0].set_yticks(range(len(results.methods)), results.methods)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean, stdev
 from typing import Any
 
-from gaugefix.compare.figures.canvas import INK, ink, log_ticks
+from gaugefix.compare.figures.canvas import INK, ink, log_ticks, marker_style
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Judged, Material
 from gaugefix.compare.selection import finished_values
@@ -40,16 +40,25 @@ def draw_nfe(figure: Any, material: Material) -> list[Probe]:
     return probes
 
 
+def draw_value(axes: Any, row: int, value: float, one: Judged, bar: bool) -> None:
+    """Draw a bar from zero; a marker on a logarithmic axis, which has no zero."""
+    if bar:
+        artist = axes.barh(row, value, height=0.62, color=ink(one.style["color"]))[0]
+    else:
+        color = ink(one.style["color"])
+        (artist,) = axes.plot([value], [row], linestyle="", markersize=8, color=color, **marker_style(one.style))
+    artist.set_gid(f"m{one.index}")
+
+
 def draw_bars(axes: Any, methods: tuple[Judged, ...], key: str, title: str) -> Probe:
-    """Draw one bar for each method, with its standard deviation over the seeds."""
+    """Draw one bar or marker for each method, with its standard deviation over the seeds."""
     probe = Probe(axes, title)
     for row, one in enumerate(methods):
         values = finished_values(one.runs, key)
         if not values:
             continue
         spread = stdev(values) if len(values) > 1 else None
-        bars = axes.barh(row, fmean(values), height=0.62, color=ink(one.style["color"]))
-        bars[0].set_gid(f"m{one.index}")
+        draw_value(axes, row, fmean(values), one, bar=key == "nfe")
         if spread:
             (dots,) = axes.plot([fmean(values) - spread, fmean(values) + spread], [row, row], color=INK, linewidth=1)
             dots.set_gid(f"m{one.index}")

@@ -8,7 +8,8 @@ from typing import Any
 from gaugefix.compare.figures.canvas import INK, ink
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Material
-from gaugefix.compare.results import Results, Run
+from gaugefix.compare.results import Results
+from gaugefix.compare.run import Run
 from gaugefix.compare.selection import finished_values
 
 SETTINGS = ("strength", "optimizer", "momentum", "widths", "model", "precision", "batch_size", "solver", "solver_steps")
@@ -88,7 +89,7 @@ def label_axes(axes: Any, swept: list[tuple[str, list[Any]]], low: float, high: 
             left = column == 0
             axes.annotate(
                 label, (column, height), xytext=(-5 if left else 5, 0), textcoords="offset points",
-                ha="right" if left else "left", va="center", fontsize=8.5,
+                ha="right" if left else "left", va="center", fontsize=8.5, gid="halo",
             )  # fmt: skip
     axes.set_xlim(-0.1, len(columns) - 1 + 0.25)
 

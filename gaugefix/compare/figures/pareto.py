@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from gaugefix.compare.figures.canvas import INK, ink, log_ticks
+from gaugefix.compare.figures.canvas import INK, ink, log_ticks, marker_style
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Judged, Material
 from gaugefix.compare.selection import finished_values
@@ -36,7 +36,7 @@ def draw_pareto(figure: Any, material: Material) -> list[Probe]:
         row[0].set_ylabel(key)
         for axes, (cost, label) in zip(row, shown, strict=True):
             axes.set_title(f"{start} start")
-            axes.set_xlabel(label)
+            axes.set_xlabel(label if start == results.starts[-1] else "")
             probes.append(draw_points(axes, material.of(start), key, cost, results.maximize, label))
     for column, _ in enumerate(shown):
         log_ticks(grid[0, column], "x")
@@ -59,14 +59,20 @@ def draw_points(axes: Any, methods: Sequence[Judged], key: str, cost: str, maxim
         if not values or not prices:
             continue
         x, y = fmean(prices), fmean(values)
-        points.append((x, y))
+        points.append((x, y, one.index))
         (dot,) = axes.plot(
-            [x], [y], linestyle="", marker=one.style["marker"], markersize=9, color=ink(one.style["color"])
+            [x], [y], linestyle="", markersize=8, color=ink(one.style["color"]), **marker_style(one.style)
         )
         dot.set_gid(f"m{one.index}")
         text = f"{one.method}: {plus_minus(y, None)}, {label} {plus_minus(x, None)}"
         probe.marks.append((one.index, x, y, text))
-    best = front(points, maximize)
+    best = front([(x, y) for x, y, _ in points], maximize)
+    for x, y, index in points:
+        if (x, y) in best:
+            (ring,) = axes.plot(
+                [x], [y], "o", markersize=15, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.8
+            )
+            ring.set_gid(f"m{index}")
     axes.plot([x for x, _ in best], [y for _, y in best], color=INK, linewidth=0.9, linestyle=":", zorder=1)
     axes.margins(0.1, 0.12)
     return probe

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from gaugefix.compare.figures.canvas import ink, log_ticks
+from gaugefix.compare.figures.canvas import brief, ink, log_ticks
 from gaugefix.compare.figures.curves import draw_lines
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Judged, Material
 
 MARKS = 24
 """Projections that are marked at most, for each method."""
+LABEL = 24
+"""Letters of a method's name at most."""
 
 
 def draw_residual(figure: Any, material: Material) -> list[Probe]:
@@ -39,7 +41,7 @@ def draw_residual(figure: Any, material: Material) -> list[Probe]:
 
 def draw_rail(axes: Any, methods: list[Judged]) -> None:
     """Draw a lane for each method, with a tick at each projection; a solid bar where they are too many."""
-    axes.set_yticks(range(len(methods)), [one.method for one in methods], fontsize=8.5)
+    axes.set_yticks(range(len(methods)), [brief(one.method, LABEL) for one in methods], fontsize=8.5)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.tick_params(left=False)
     axes.grid(False)

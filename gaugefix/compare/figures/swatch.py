@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gaugefix.compare.figures.canvas import inline_svg, line_style, new_figure, settings
+from gaugefix.compare.figures.canvas import inline_svg, line_style, marker_style, new_figure, settings
 
 
 def swatch(name: str, style: Mapping[str, Any]) -> str:
@@ -20,15 +20,8 @@ def swatch(name: str, style: Mapping[str, Any]) -> str:
         figure.set_layout_engine("none")
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_axis_off()
-        axes.plot(
-            [0, 1, 2],
-            [0, 0, 0],
-            linewidth=1.8,
-            markersize=6,
-            marker=style["marker"],
-            markevery=[1],
-            **line_style(style),
-        )
+        sample = {**marker_style(style), **line_style(style)}
+        axes.plot([0, 1, 2], [0, 0, 0], linewidth=1.8, markersize=6, markevery=[1], **sample)
         axes.set_xlim(0, 2)
         svg = inline_svg(figure, name, "")
     return svg.replace('role="img" aria-label=""', 'aria-hidden="true"').replace('class="plot"', 'class="swatch"')
