@@ -83,6 +83,19 @@ def test_launch_line_works_as_printed(tmp_path):
     assert (directory / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_charges_are_predicted_and_drawn(tmp_path, capsys):
+    directory = fit(config_named("noether"), tmp_path, "--picture=true", "--trainer.max_epochs=5")
+    assert f"Charges: {directory / 'charges.png'}" in capsys.readouterr().out.splitlines()
+    assert (directory / "charges.png").read_bytes().startswith(b"\x89PNG")
+    _, rows = read(directory)
+    charges = [row for row in rows if "gauge/charge" in row]
+    assert [row["step"] for row in charges] == [0, 50]
+    assert charges[1]["gauge/charge"] < 0.95 * charges[0]["gauge/charge"]
+    for row in charges:
+        assert row["gauge/charge"] == pytest.approx(row["gauge/charge_predicted"], rel=0.01)
+        assert row["gauge/net.0:scale/charge"] < row["gauge/charge"]
+
+
 def test_two_runs_with_one_name_do_not_clash(tmp_path):
     first = fit(config_named("baseline"), tmp_path)
     second = fit(config_named("baseline"), tmp_path)
