@@ -48,7 +48,7 @@ class GaugeRegularizer(ModelCallback):
 
     Attributes:
         gauge: The gauge group; None until it is known.
-        value: The term at the last step that was logged; None before.
+        value: The term when it was last logged; None before.
         seconds: Time spent on the term.
         discovery_seconds: Time spent finding the gauge group.
 
@@ -90,7 +90,6 @@ class GaugeRegularizer(ModelCallback):
         super().forget()
         self.value: float | None = None
         self._calls: dict[int, int] = {}
-        self._last: Tensor | None = None
         self._counter.restore(0)
         self._term = get_term(self.term)
 
@@ -139,7 +138,7 @@ class GaugeRegularizer(ModelCallback):
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
                 strength *= _loss_scale(trainer, optimizer)
-                self._last = self._term.add_gradient_(found.gauge, self._tensors, gradients, strength)
+                self._term.add_gradient_(found.gauge, self._tensors, gradients, strength)
         self.seconds += time.perf_counter() - begun
 
     def on_train_batch_end(
@@ -158,8 +157,12 @@ class GaugeRegularizer(ModelCallback):
                 NoEffectWarning,
             )
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self._last is not None and every and self._counter.steps % every == 0:
-            self.value = float(self._last)
+        if self._tensors and every and self._counter.steps % every == 0:
+            begun = time.perf_counter()
+            assert self.gauge is not None
+            with torch.no_grad():
+                self.value = float(self._term.value(self.gauge, self._tensors))
+            self.seconds += time.perf_counter() - begun
             prefix = f"gauge/{self.name}" if self.name else "gauge"
             for logger in trainer.loggers:
                 logger.log_metrics({f"{prefix}/{self.term}": self.value}, step=trainer.global_step)

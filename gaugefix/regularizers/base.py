@@ -42,8 +42,8 @@ class GaugeTerm(ABC):
 
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
-        """Add strength · ∂R/∂θ to ``gradients``, in place, and return R.
+    ) -> None:
+        """Add strength · ∂R/∂θ to ``gradients``, in place.
 
         Args:
             gauge: as for :meth:`value`.
@@ -58,7 +58,6 @@ class GaugeTerm(ABC):
         for name, gradient in zip(leaves, found, strict=True):
             if gradient is not None:
                 gradients[name].add_(gradient, alpha=strength)
-        return value.detach()
 
     def check(self, gauge: GaugeGroup) -> None:
         """Raise :class:`SettingError` where the term has no meaning for this group, with what to use instead."""

@@ -36,18 +36,17 @@ class DepthSmoothness(GaugeTerm):
     @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
+    ) -> None:
         pairs = neighbours({name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()})
         if not pairs:
-            return torch.zeros(())
-        apart = torch._foreach_sub([tensors[b].detach() for _, b in pairs], [tensors[a].detach() for a, _ in pairs])
+            return
+        apart = torch._foreach_sub([tensors[b] for _, b in pairs], [tensors[a] for a, _ in pairs])
         for side, sign in ((1, 2.0), (0, -2.0)):
             known = [
                 (gradients[pair[side]], d) for pair, d in zip(pairs, apart, strict=True) if pair[side] in gradients
             ]
             if known:
                 torch._foreach_add_([g for g, _ in known], [d for _, d in known], alpha=sign * strength)
-        return torch.stack([n.float() for n in torch._foreach_norm(apart)]).square().sum()
 
     def check(self, gauge: GaugeGroup) -> None:
         if not neighbours(gauge.shapes):

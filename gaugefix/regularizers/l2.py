@@ -33,7 +33,5 @@ class L2(GaugeTerm):
     @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
-        own = [tensors[name].detach() for name in gradients]
-        torch._foreach_add_(list(gradients.values()), own, alpha=strength)
-        return 0.5 * torch.stack([n.float() for n in torch._foreach_norm(own)]).square().sum()
+    ) -> None:
+        torch._foreach_add_(list(gradients.values()), [tensors[name] for name in gradients], alpha=strength)

@@ -22,7 +22,7 @@ from torch import Tensor
 from gaugefix.groups import GeneralLinear
 from gaugefix.slices.minimal_norm import balance_of
 from gaugefix.slices.second_moment import add_block_vectors_, block_vectors, second_moments
-from gaugefix.slices.term import Side, values
+from gaugefix.slices.term import Seat, values
 from gaugefix.symmetry import GaugeGroup, Leg, LinearSymmetry
 
 
@@ -52,6 +52,9 @@ class MomentMap:
         self.balance = balance_of(gauge)
         linear = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and not s.conditional]
         self.blocks = [s for s in linear if isinstance(s.group, GeneralLinear)]
+        self._sizes = [n for _, n in self.balance.classes.values()]
+        place = {start: k for k, (start, _) in enumerate(self.balance.classes.values())}
+        self._plan = [(t, [[_Seat(s, place) for s in side.seats] for side in t.sides]) for t in self.balance.terms]
 
     def differentiable(self, tensors: Mapping[str, Tensor]) -> Moments:
         """The moments, differentiable by the parameters, at least float32."""
@@ -81,34 +84,40 @@ class MomentMap:
             gradients: of the parameters that train, by name.
             strength: the factor.
         """
-        sizes = [n for _, n in self.balance.classes.values()]
-        starts = [start for start, _ in self.balance.classes.values()]
-        pieces = {
-            sign: dict(zip(starts, torch.split(slope, sizes), strict=True))
-            for sign, slope in ((True, slopes.ins), (False, slopes.outs))
-            if sizes
-        }
-        plain: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-        for term in self.balance.terms:
-            gradient = gradients.get(term.parameter)
-            if gradient is None:
-                continue
-            tensor = values(term, tensors)
-            for side in term.sides:
-                weight = _weight(side, pieces)
-                if gradient.dtype == tensor.dtype == weight.dtype:
-                    for items, item in zip(plain, (gradient, tensor.detach(), weight), strict=True):
-                        items.append(item)
-                else:
-                    gradient.add_((tensor * weight).to(gradient.dtype), alpha=2.0 * strength)
-        if plain[0]:
-            torch._foreach_addcmul_(*plain, value=2.0 * strength)
+        if self.balance.size:
+            ins, outs = torch.split(slopes.ins, self._sizes), torch.split(slopes.outs, self._sizes)
+            self._pull_back_units_((ins, outs), tensors, gradients, 2.0 * strength)
         for symmetry, (vector, covector) in zip(self.blocks, slopes.blocks, strict=True):
             for leg in symmetry.legs:
                 gradient = gradients.get(leg.parameter)
                 if gradient is not None and not leg.buffer:
                     slope = vector if leg.power > 0 else covector
                     _add_mixed_(gradient, leg, tensors[leg.parameter], slope, strength)
+
+    def _pull_back_units_(
+        self,
+        slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
+        tensors: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        factor: float,
+    ) -> None:
+        """Add ``factor`` · P · Σ |k| φ', all plain parameters in one call."""
+        plain: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        for term, sides in self._plan:
+            gradient = gradients.get(term.parameter)
+            if gradient is None:
+                continue
+            tensor = values(term, tensors)
+            for seats in sides:
+                weight = _weight(seats, slopes)
+                if gradient.dtype == tensor.dtype == weight.dtype:
+                    plain[0].append(gradient)
+                    plain[1].append(tensor)
+                    plain[2].append(weight)
+                else:
+                    gradient.add_((tensor * weight).to(gradient.dtype), alpha=factor)
+        if plain[0]:
+            torch._foreach_addcmul_(*plain, value=factor)
 
 
 def moment_map(gauge: GaugeGroup) -> MomentMap:
@@ -128,15 +137,26 @@ def _wide(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor]) -> torch.dtyp
     return wide
 
 
-def _weight(side: Side, pieces: Mapping[bool, Mapping[int, Tensor]]) -> Tensor:
-    """Σ |k| φ' laid out over the entries of one side; ``pieces``: φ' of each class, by the sign of the power."""
-    total: Tensor | None = None
-    for seat in side.seats:
-        spread = seat.leg.spread(pieces[seat.leg.power > 0][seat.start], 0.0)
-        if abs(seat.leg.power) != 1:
-            spread = abs(seat.leg.power) * spread
-        total = spread if total is None else total + spread
-    assert total is not None
+class _Seat:
+    """Where one leg of a parameter finds its φ', and how that lies over the entries."""
+
+    def __init__(self, seat: Seat, place: Mapping[int, int]) -> None:
+        self.leg = seat.leg
+        self.side, self.place = 0 if seat.leg.power > 0 else 1, place[seat.start]
+        self.times = abs(seat.leg.power)
+        self.shape = tuple(seat.leg.index.shape) if seat.leg.covers(seat.size) else None
+
+    def spread(self, slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]) -> Tensor:
+        slope = slopes[self.side][self.place]
+        laid = self.leg.spread(slope, 0.0) if self.shape is None else slope.view(self.shape)
+        return laid if self.times == 1 else self.times * laid
+
+
+def _weight(seats: list[_Seat], slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]) -> Tensor:
+    """Σ |k| φ' over the legs of one side."""
+    total = seats[0].spread(slopes)
+    for seat in seats[1:]:
+        total = total + seat.spread(slopes)
     return total
 
 

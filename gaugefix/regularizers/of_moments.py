@@ -29,11 +29,9 @@ class MomentTerm(GaugeTerm):
 
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
+    ) -> None:
         source = moment_map(gauge)
-        here = source.here(tensors)
-        source.pull_back_(self.slopes(here), tensors, gradients, strength)
-        return self.of(here)
+        source.pull_back_(self.slopes(source.here(tensors)), tensors, gradients, strength)
 
     def check(self, gauge: GaugeGroup) -> None:
         source = moment_map(gauge)

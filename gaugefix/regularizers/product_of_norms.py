@@ -38,17 +38,14 @@ class ProductOfNorms(GaugeTerm):
     @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
+    ) -> None:
         factors = _factors(gauge, tensors)
-        value = torch.zeros((), dtype=torch.float64)
         for term in moment_map(gauge).balance.terms:
-            tensor = values(term, tensors)
-            pulled = tensor * _factor(term, factors).to(tensor.dtype)
-            value = value + 0.5 * (pulled * tensor).sum().cpu()
-            if term.parameter in gradients:
-                gradient = gradients[term.parameter]
+            gradient = gradients.get(term.parameter)
+            if gradient is not None:
+                tensor = values(term, tensors)
+                pulled = tensor * _factor(term, factors).to(tensor.dtype)
                 gradient.add_(pulled.to(gradient.dtype), alpha=strength)
-        return value
 
     def check(self, gauge: GaugeGroup) -> None:
         if not moment_map(gauge).balance.size:

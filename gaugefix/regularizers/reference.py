@@ -42,14 +42,12 @@ class Reference(GaugeTerm):
     @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
-    ) -> Tensor:
+    ) -> None:
         start = self.around(gauge, tensors)
         names = [name for name in gradients if name in start]
-        if not names:
-            return torch.zeros(())
-        apart = torch._foreach_sub([tensors[name].detach() for name in names], [start[name] for name in names])
-        torch._foreach_add_([gradients[name] for name in names], apart, alpha=strength)
-        return 0.5 * torch.stack([n.float() for n in torch._foreach_norm(apart)]).square().sum()
+        if names:
+            apart = torch._foreach_sub([tensors[name] for name in names], [start[name] for name in names])
+            torch._foreach_add_([gradients[name] for name in names], apart, alpha=strength)
 
     def around(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return θ₀ on the device of the parameters; the parameters as they are if there was none.
