@@ -94,14 +94,15 @@ class Crew:
                     break
                 if reply is None:
                     self._processes.discard(process)
-                    reply = failed(task, f"The process ended with status {process.wait()}. {last_line(said)}".strip())
+                    retire(process)
+                    status = process.returncode
+                    reply = failed(task, f"The process ended with status {status}. {last_line(said)}".strip())
                     process = None
                 with self._lock:
                     self.under_way.remove(task)
                 self._replies.put((task, reply))
             if process is not None:
-                with contextlib.suppress(OSError):
-                    process.communicate()
+                retire(process)
 
     def _start(self, said: IO[bytes]) -> subprocess.Popen[str] | None:
         with self._lock:
@@ -132,6 +133,17 @@ def ask(process: subprocess.Popen[str], task: Mapping[str, Any]) -> dict[str, An
     except OSError:
         return None
     return json.loads(line) if line.endswith("\n") else None
+
+
+def retire(process: subprocess.Popen[str]) -> None:
+    """Let a process end, and close its pipes."""
+    with contextlib.suppress(OSError):
+        process.communicate()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
 
 
 def last_line(said: IO[bytes] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ def read_sweep(path: str | Path, recipe: str) -> dict[str, Any]:
         if len(given["max_steps"]) > 1:
             raise GridError(f"Expected one value for 'trainer.max_steps' in '{path}', got {list(given['max_steps'])}.")
         given["max_steps"] = given["max_steps"][0]
+    for key in {*found} - READ_APART:
+        check_setting(f"{key}=x")
     further = {key: tuple(map(_text, values)) for key, values in found.items() if key not in READ_APART}
     fixed = {**{k: v for k, v in options.items() if k not in NOT_OURS}, **{k: v[0] for k, v in further.items()}}
     several = {key: values for key, values in further.items() if len(values) > 1}
     given["settings"] = tuple(f"{key}={value}" for key, value in fixed.items() if key not in several)
     given["axes"] = several
-    for key in several:
-        check_setting(f"{key}=x")
     return given
 
 
@@ -103,7 +104,7 @@ def _options(command: Sequence[Any]) -> dict[str, str]:
     """``--key=value`` and ``--key value`` of a sweep's command."""
     words = [str(word) for word in command]
     found: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         key, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and equals:
             found[key] = value
