@@ -33,7 +33,7 @@ def charge_decay(
 
     In gradient flow with weight decay, θ̇ = −∇L − wd·θ, the slope of a quadratic charge q along −∇L is zero, since q is
     the slope of ½‖θ‖² along the orbit and L does not change there. What is left is q̇ = −2·wd·q, if one wd holds for
-    all legs (Kunin et al., *Neural Mechanics*, arXiv 2012.04728, Theorem 2). The charge of a writer kernel is linear in
+    all legs (Kunin et al., *Neural Mechanics*, arXiv 2012.04728). The charge of a writer kernel is linear in
     the weight: q̇ = −wd·q.
 
     Args:
