@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gaugefix import cli
+from gaugefix.compare import conduct, dry_run
+from gaugefix.compare.worker import carry_out
 from tests.recipes.runs import ROOT, names_in, read
 
 TINY_TRANSFORMER = [
@@ -29,6 +31,26 @@ def compare(out: Path, *words: str) -> int:
 def files(out: Path) -> dict[str, tuple[int, bytes]]:
     """Every file of the runs, with its time and content."""
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in out.glob("runs/*/*") if path.is_file()}
+
+
+class HereAndNow:
+    """A crew in this process, which has torch in memory already: the same work without the start of another process."""
+
+    def __init__(self, tasks: list[dict], jobs: int) -> None:
+        self.tasks = tasks
+
+    def replies(self):
+        for task in self.tasks:
+            yield task, carry_out(task)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    for module in (conduct, dry_run):
+        monkeypatch.setattr(module, "Crew", HereAndNow)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +137,7 @@ def test_another_comparison_in_its_directory_is_refused_by_what_differs(grid, ca
     assert files(grid) == before
 
 
-def test_a_method_that_fails_is_recorded_the_others_go_on_and_it_is_tried_again(tmp_path, capsys):
+def test_a_method_that_fails_is_recorded_the_others_go_on_and_it_is_tried_again(tmp_path, capsys, no_process):
     out = tmp_path / "out"
     words = ["neural_ode", "--methods", "proper_time,unit_norm,kinetic", "--seeds", "1"]
     more = ["--max-steps", "2", "--set", "model.solver=dopri5", "--set", "model.dimension=4", "--set", "model.hidden=4"]
@@ -144,7 +166,7 @@ def test_a_method_that_fails_is_recorded_the_others_go_on_and_it_is_tried_again(
     assert "2 of 3 runs are there already." in capsys.readouterr().out
 
 
-def test_the_transformer_and_its_dry_run(tmp_path, capsys):
+def test_the_transformer_and_its_dry_run(tmp_path, capsys, no_process):
     settings = [word for setting in TINY_TRANSFORMER for word in ("--set", setting)]
     words = ["transformer", "--methods", "baseline,spectral@2", "--seeds", "2", "--max-steps", "4", *settings]
     assert compare(tmp_path / "out", *words, "--dry-run") == 0
@@ -161,7 +183,7 @@ def test_the_transformer_and_its_dry_run(tmp_path, capsys):
     assert all(summary["val_loss_final"] > 0 for summary in summaries)
 
 
-def test_ctrl_c_keeps_what_is_finished_writes_the_report_and_can_be_gone_on_with(tmp_path, capsys):
+def test_ctrl_c_keeps_what_is_finished_writes_the_report_and_can_be_gone_on_with(tmp_path, capsys, no_process):
     out = tmp_path / "out"
     words = ["compare", "feedforward", "--methods", "baseline", "--seeds", "3", "--max-steps", "400"]
     words += ["--set", "model.widths=[8]", "--out", str(out)]
