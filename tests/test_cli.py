@@ -27,6 +27,8 @@ def test_parsing_imports_neither_torch_nor_lightning():
     program = (
         "import sys; from gaugefix import cli; "
         "cli.parse(['demo', '--steps', '3']); cli.parse(['inspect', 'mlp']); cli.main(['insepct']); "
+        "cli.parse(['compare', 'feedforward', '--methods', 'baseline,charge:0.1', '--seeds', '3']); "
+        "cli.main(['compare', 'feedforward', '--lrs', 'fast']); cli.parse(['report', 'runs']); "
         "print(*{'torch', 'lightning', 'numpy', 'rich', 'sklearn'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -64,6 +66,36 @@ def test_no_command_shows_the_commands(capsys):
         (["demo", "--seed", "x"], "Argument --seed: expected an integer from 0 to 2^32 - 1, got 'x'."),
         (["demo", "--out"], "Argument --out: expected one argument."),
         (["inspect"], "The following arguments are required: model."),
+        (["compare"], "The following arguments are required: recipe."),
+        (["report"], "The following arguments are required: directory."),
+        (
+            ["compare", "feedforward", "--lrs", "0.1,-1"],
+            "Argument --lrs: expected positive numbers with commas between them, got '0.1,-1'.",
+        ),
+        (["compare", "feedforward", "--lrs", "nan"], "Argument --lrs: expected positive numbers with commas"),
+        (["compare", "feedforward", "--seeds", "0"], "Argument --seeds: expected a positive integer, got '0'."),
+        (
+            ["compare", "feedforward", "--seeds", "1,x"],
+            "Argument --seeds: expected an integer from 0 to 2^32 - 1, got 'x'.",
+        ),
+        (
+            ["compare", "feedforward", "--methods", "a,,b"],
+            "Argument --methods: expected names with commas between them",
+        ),
+        (
+            ["compare", "feedforward", "--start", "bad"],
+            "Argument --start: expected balanced, unbalanced or both, got 'bad'.",
+        ),
+        (
+            ["compare", "feedforward", "--method", "charge"],
+            "Expected an option of 'gaugefix compare', got '--method'. Did you mean '--methods'?",
+        ),
+        (
+            ["compare", "feedforward", "--methods", "baseline,chagre"],
+            "Expected a method for feedforward, got 'chagre'. Did you mean 'charge'? Available: balance, baseline,",
+        ),
+        (["compare", "feedfoward"], "Expected the name of a recipe to compare on, got 'feedfoward'. Did you mean"),
+        (["report", "no/such/place"], "Expected a directory of runs for directory, got 'no/such/place'"),
         (["recipes", "feedfoward"], "Expected the name of a recipe, got 'feedfoward'. Did you mean 'feedforward'?"),
         (
             ["inspect", "mpl"],
@@ -89,6 +121,16 @@ def test_no_command_shows_the_commands(capsys):
 )
 def test_a_mistake_gets_one_line_that_names_the_mend(argv, message, capsys):
     assert refused(capsys, *argv).startswith(message)
+
+
+def test_what_compare_was_told():
+    words = ["compare", "feedforward", "--methods", "baseline, charge:0.1", "--lrs", "1e-2,0.1,0.01", "--seeds", "5,3"]
+    typed = cli.parse([*words, "--start", "both", "--set", "model.momentum=0.5", "--set", "threads=2"])
+    assert typed.methods == ("baseline", "charge:0.1")
+    assert (typed.lrs, typed.seeds, typed.start) == ((0.01, 0.1), (5, 3), ("balanced", "unbalanced"))
+    assert typed.set == ["model.momentum=0.5", "threads=2"]
+    assert typed.words[:3] == ["gaugefix", "compare", "feedforward"]
+    assert cli.parse(["compare", "x", "--seeds", "3"]).seeds == (0, 1, 2)
 
 
 FACTORIES = """

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 import gaugefix
+from gaugefix.demo.language_model import LanguageModel
 from gaugefix.demo.mlp import MLP
+from gaugefix.demo.ode_classifier import ODEClassifier
 from gaugefix.demo.residual_cnn import ResidualCNN
 from gaugefix.demo.unbalanced_start import UnbalancedStart
 from gaugefix.testing import assert_invariant
@@ -43,6 +45,20 @@ def test_unbalanced_start_rescales_units_and_keeps_the_function():
     assert torch.allclose((model.net[0].bias.detach() / before[1]).log(), logs[:, 0], atol=1e-5)
     assert 0.7 < float(logs[:, 0].std()) < 1.3
     assert isinstance(model.net, nn.Sequential)
+
+
+@pytest.mark.parametrize("model", [ODEClassifier, LanguageModel])
+def test_unbalanced_start_moves_what_can_be_mixed_too(model):
+    torch.manual_seed(0)
+    model = model().eval()
+    inputs = (model.example_input_array,)
+    before = distance_from_slice(model, inputs)
+    assert_invariant(model, inputs, lambda: UnbalancedStart(log_std=1.0, seed=3).setup(None, model, "fit"))
+    assert distance_from_slice(model, inputs) > 2 * before
+
+
+def distance_from_slice(model, inputs) -> float:
+    return gaugefix.drift(model, gaugefix.discover(model, inputs)).total
 
 
 def test_unbalanced_start_is_for_training_only():

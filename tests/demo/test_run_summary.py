@@ -5,7 +5,7 @@ import json
 import pytest
 from lightning.pytorch import Callback, Trainer
 
-from gaugefix.callbacks import GaugeProjection, OrbitDrift
+from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, OrbitDrift
 from gaugefix.demo.digits import DigitsData
 from gaugefix.demo.jsonl_logger import JsonlLogger
 from gaugefix.demo.mlp import MLP
@@ -85,6 +85,32 @@ def test_overhead_is_the_share_of_the_callbacks(tmp_path):
     spent = projection.seconds + drift.seconds
     # Validation is part of the seconds and not of the share, so this is a lower bound.
     assert summary["overhead_pct"] >= 100 * spent / (summary["seconds"] - spent)
+
+
+def test_every_callback_that_counts_its_seconds_is_part_of_the_overhead(tmp_path):
+    class Slow(Callback):
+        seconds = 0.0
+
+        def on_train_start(self, trainer, pl_module):
+            self.seconds = 1000.0
+
+    regularizer = GaugeRegularizer("charge", strength=0.1)
+    trainer = fit(tmp_path / "regularizer", regularizer, max_epochs=2)
+    projection, drift, *_ = trainer.callbacks
+    summary, _ = read(tmp_path / "regularizer")
+    assert summary["regularizer_seconds"] == regularizer.seconds > 0
+    spent = projection.seconds + drift.seconds + regularizer.seconds
+    assert summary["overhead_pct"] >= 100 * spent / (summary["seconds"] - spent)
+    assert summary["discovery_seconds"] >= regularizer.discovery_seconds > 0
+    fit(tmp_path / "slow", Slow(), max_epochs=1)
+    assert read(tmp_path / "slow")[0]["overhead_pct"] is None  # more seconds than the run had: no share to speak of
+
+
+def test_a_step_takes_the_median(tmp_path):
+    fit(tmp_path, max_epochs=2)
+    summary, _ = read(tmp_path)
+    assert 0 < 12 * summary["step_seconds"] <= summary["seconds"]  # half of 24 steps are at least as slow
+    assert 0 < summary["validation_seconds"] < summary["seconds"]
 
 
 def test_a_run_that_breaks_leaves_its_numbers(tmp_path):
