@@ -1,5 +1,6 @@
 """The law of decay: which charges have one, and that it is exact where gradients do not interfere."""
 
+import copy
 import math
 
 import pytest
@@ -73,3 +74,26 @@ def test_a_gain_of_one_plus_a_parameter_has_no_law():
     lawless = charge_decay(net, gauge, exponents(net, 0.1), names).lawless
     assert lawless
     assert all("'gain' enters as 1 + the parameter" in reason for reason in lawless.values())
+
+
+@pytest.mark.parametrize("name", ["mlp", "bottleneck"])
+def test_what_decay_leaves_over_is_the_charge_of_the_gradients(name):
+    """q ← (1 − lr·wd)²·q + lr²·q(g), to rounding, over many large steps: there is no other source."""
+    net, gauge, batch = any_net(name)
+    lr, decay, steps = 0.02, 0.5, 50
+    optimizer = torch.optim.SGD(net.parameters(), lr, weight_decay=decay)
+    expected, left = noether_charge(net, gauge), (1 - lr * decay) ** 2
+    start = {key: charge.clone() for key, charge in expected.items()}
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net(batch).tanh().square().sum().backward()
+        slope = copy.deepcopy(net)
+        with torch.no_grad():
+            for parameter, trained in zip(slope.parameters(), net.parameters(), strict=True):
+                parameter.copy_(trained.grad)
+        made = noether_charge(slope, gauge)
+        expected = {key: left * charge + lr**2 * made[key] for key, charge in expected.items()}
+        optimizer.step()
+    for key, charge in noether_charge(net, gauge).items():
+        torch.testing.assert_close(charge, expected[key], rtol=1e-8, atol=1e-9)
+        assert not torch.allclose(charge, left**steps * start[key], rtol=1e-2, atol=1e-4)
