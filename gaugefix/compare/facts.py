@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 
-from gaugefix.compare.results import Results
+from gaugefix.compare.results import NO_BETTER, Results
 
 
 def how_chosen(results: Results) -> list[str]:
@@ -20,8 +20,9 @@ def how_chosen(results: Results) -> list[str]:
     if results.lrs:
         top = f"{results.lrs[-1]:g}"
         sentences.append(
-            "Largest stable lr is the greatest learning rate below the first at which a run diverged, that is, had a "
-            f"loss that is not finite; the grid ends at {top}, so {top} means that or more."
+            "Largest stable lr is the greatest learning rate below the first at which a run diverged (its loss was not "
+            f"finite) or had not learned (its validation loss ended above {NO_BETTER:g} of the untrained loss); the "
+            f"grid ends at {top}, so {top} means that or more."
         )
     return sentences
 
@@ -29,6 +30,7 @@ def how_chosen(results: Results) -> list[str]:
 def facts(results: Results) -> list[str]:
     """Return what was run, and what is missing, a sentence each."""
     lines = [spread(results)]
+    stuck = sum(run.outcome == "finished" and not results.learned(run) for run in results.runs)
     outcomes = [run.outcome for run in results.runs]
     planned = results.planned
     of = f" of {planned}" if planned and planned != len(outcomes) else ""
@@ -36,7 +38,7 @@ def facts(results: Results) -> list[str]:
         f"{len(outcomes)}{of} {'run' if len(outcomes) == 1 else 'runs'}: {counted(results.methods, 'method')}, "
         f"{counted(results.lrs, 'learning rate')}, {counted(results.seeds, 'seed')}, "
         f"{' and '.join(results.starts)} start. "
-        f"{outcomes.count('diverged')} diverged, {outcomes.count('failed')} failed."
+        f"{outcomes.count('diverged')} diverged, {stuck} had not learned, {outcomes.count('failed')} failed."
     )
     if results.unfinished:
         lines.append(

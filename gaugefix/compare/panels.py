@@ -85,7 +85,7 @@ KINDS = (
         "Learning rate × method",
         "Look for rows whose coloured part reaches further to the right: these methods bear larger learning rates. "
         "The colour goes by rank, bright is good. "
-        "Hatched cells diverged (✕ counts the seeds that did); the frame marks the best learning rate of a method.",
+        "Hatched cells diverged or had not learned (✕ counts the seeds); a frame marks a method's best learning rate.",
         draw_lr_map,
         lambda m: 1.1 + 0.36 * len(m.results.methods),
         lambda m: bool(m.results.lrs),

@@ -11,8 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gaugefix.compare.history import read_rows, series
 from gaugefix.compare.run import Run, as_run, is_run, read_summary
 from gaugefix.errors import GaugeError
+
+NO_BETTER = 0.95
+"""A run whose loss ends above this part of the untrained loss has not learned; the rest is the noise of a batch."""
+TRAIN = "train/loss"
 
 
 class ResultsError(GaugeError, ValueError):
@@ -83,6 +88,24 @@ class Results:
         axes = [self.grid.get(name) for name in ("methods", "lrs", "seeds", "starts")]
         lengths = [len(axis) for axis in axes if isinstance(axis, list)]
         return math.prod(lengths) if len(lengths) == len(axes) else None
+
+    def learned(self, run: Run) -> bool:
+        """Whether a finished run ended better than the untrained network, by its validation loss.
+
+        A loss can stay finite at a learning rate that is far too large: the units die, and the output is constant. The
+        untrained loss is ``train_loss_first`` of the summary, that of the first batch; where the summary lacks it, the
+        first training loss that was logged at the smallest learning rate. A run without a loss counts as learned.
+        """
+        before = run.value("train_loss_first") or self.first_logged
+        after = run.value("val_loss_final") or run.value("train_loss_final")
+        return run.outcome == "finished" and (before is None or after is None or after < NO_BETTER * before)
+
+    @cached_property
+    def first_logged(self) -> float | None:
+        """The greatest of the first training losses that the runs with the smallest learning rate logged."""
+        least = [run for run in self.runs if self.lrs and run.lr == self.lrs[0]]
+        firsts = [next(iter(found.values())) for run in least if (found := series(read_rows(run.directory), TRAIN))]
+        return max(firsts, default=None)
 
     def select(self, method: str, start: str, lr: float | None) -> tuple[Run, ...]:
         """Return the runs of one cell of the grid, by seed."""
@@ -169,7 +192,7 @@ def nothing(path: Path, unfinished: list[str]) -> str:
     """Return the sentence about a directory without a finished run."""
     below = sorted(place.name for place in path.iterdir() if (place / "grid.json").is_file())
     if unfinished:
-        mend = f"{len(unfinished)} runs have begun and have no summary yet; let them finish."
+        mend = f"Runs that have begun and have no summary yet: {len(unfinished)}; let them finish."
     elif below:
         mend = f"It holds comparisons; choose one: {', '.join(str(path / name) for name in below)}."
     else:

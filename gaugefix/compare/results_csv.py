@@ -9,7 +9,7 @@ from typing import Any
 from gaugefix.compare.results import Results
 from gaugefix.compare.run import Run
 
-FIRST = ("recipe", "method", "start", "lr", "seed", "outcome")
+FIRST = ("recipe", "method", "start", "lr", "seed", "outcome", "learned")
 """Columns that every file begins with; the rest are the keys of the summaries, by name."""
 
 
@@ -35,6 +35,7 @@ def flat(results: Results, run: Run) -> dict[str, Any]:
         "lr": plain(run.lr),
         "seed": run.seed,
         "outcome": run.outcome,
+        "learned": plain(results.learned(run)),
     }
 
 

@@ -44,17 +44,20 @@ def judged(results: Results, method: str, start: str) -> tuple[Run, ...]:
 
 
 def largest_stable_lr(results: Results, method: str, start: str) -> float | None:
-    """Return the greatest learning rate below the first at which a run diverged.
+    """Return the greatest learning rate below the first at which a run diverged, or learned no more.
+
+    Learning rates that are too small to learn anything, below the first at which all runs did, do not count.
 
     Returns:
-        None if a run diverged at the smallest learning rate already, or nothing has finished.
+        None if a run diverged at the smallest learning rate already, or none has learned.
     """
     stable = None
     for lr in rates(results, method, start):
-        outcomes = [run.outcome for run in results.select(method, start, lr)]
-        if "diverged" in outcomes:
+        runs = results.select(method, start, lr)
+        learned = [results.learned(run) for run in runs if run.outcome == "finished"]
+        if any(run.outcome == "diverged" for run in runs) or (stable is not None and not all(learned)):
             break
-        if "finished" in outcomes:
+        if learned and all(learned):
             stable = lr
     return stable
 

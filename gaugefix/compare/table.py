@@ -85,6 +85,8 @@ def table(results: Results, start: str) -> Table:
     ]
     if any(run.outcome == "failed" for runs in every.values() for run in runs):
         columns.append(("failed", [counted(every[method], "failed") for method in methods]))
+    if not all(results.learned(run) for runs in every.values() for run in runs if run.outcome == "finished"):
+        columns.append(("not learned", [unlearned(results, every[method]) for method in methods]))
     for key, heading, more, unit in measures(results):
         cells = [measured(finished_values(chosen[method], key), unit) for method in methods]
         if any(cell.value is not None for cell in cells):
@@ -139,6 +141,12 @@ def rate_cell(lr: float | None, missing: str = "–") -> Cell:
 def counted(runs: Sequence[Run], outcome: str) -> Cell:
     """Return how many of the runs came out that way, such as ``2 of 15``."""
     count = sum(run.outcome == outcome for run in runs)
+    return Cell(f"{count} of {len(runs)}", count)
+
+
+def unlearned(results: Results, runs: Sequence[Run]) -> Cell:
+    """Return how many of the runs finished no better than untrained."""
+    count = sum(run.outcome == "finished" and not results.learned(run) for run in runs)
     return Cell(f"{count} of {len(runs)}", count)
 
 

@@ -48,8 +48,9 @@ TURNS = 60
 def style_of(method: str, turn: int = 0) -> dict[str, Any]:
     """Return colour, dashes and marker of a method, the same everywhere.
 
-    A variant such as ``minimal_norm@1`` or ``flat+weight_decay:1e-3`` has the colour of the method that its label
-    begins with, in another lightness, and dashes and a marker drawn from its label.
+    ``charge:0.1`` and ``minimal_norm@1`` look as ``charge`` and ``minimal_norm`` do. Drawn anew, and for combinations
+    such as ``flat+weight_decay:1e-3``, a method has the colour of what its label begins with, in another lightness, and
+    dashes and a marker that depend on the label.
 
     Args:
         method: a label; names that are not in :data:`STYLES` get a colour that depends on the name alone.
@@ -59,8 +60,8 @@ def style_of(method: str, turn: int = 0) -> dict[str, Any]:
         return dict(STYLES[method])
     name = re.split(r"[:@+]", method, maxsplit=1)[0]
     base = STYLES.get(name) or next((STYLES[known] for known in STYLES if name.endswith("_" + known)), None)
-    if base is not None and name == method and not turn:
-        return dict(base)  # such as cnn_baseline
+    if base is not None and "+" not in method and not turn:
+        return dict(base)
     draw = zlib.crc32(method.encode("utf-8")) + turn
     color = str(base["color"]) if base else SPARE[zlib.crc32(name.encode("utf-8")) % len(SPARE)]
     return {

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,15 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 30.0
 """Seconds until an answer is given up."""
+# The protocol is read from descriptor 3 and written to 4: our pipes go there, by a detour, since they may be 3 or 4.
+LAUNCH = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 10) for pipe in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.closerange(10, 256)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_browser() -> str | None:
@@ -146,8 +156,7 @@ def browse(browser: str, profile: Path) -> Iterator[Tab]:
         # A container has no room for its sandbox, and root may not use it; the page is our own.
         "--no-sandbox",
     ]  # fmt: skip
-    # The protocol is read from descriptor 3 and written to 4; the shell puts our pipes there.
-    command = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', browser, *flags]
+    command = [sys.executable, "-c", LAUNCH, str(theirs_in), str(theirs_out), browser, *flags]
     with (profile / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
     os.close(theirs_in)

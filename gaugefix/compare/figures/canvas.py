@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,8 +93,10 @@ def log_ticks(axes: Axes, which: str = "y") -> None:
     """Make an axis logarithmic, with tick labels such as 10⁻³ in plain text."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
+    if not math.isfinite(axis.get_minpos()):
+        return  # nothing positive: zeros, on a linear axis
+    getattr(axes, f"set_{which}scale")("log")
     axis.set_major_locator(LogLocator(numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     axis.set_minor_locator(NullLocator())
@@ -173,7 +176,7 @@ def compact(svg: str) -> str:
     while before != svg:  # groups of one, or of none
         before = svg
         svg = re.sub(r"<g>\n((?:<(?:use|path|image|text)\b[^>]*/>|<text\b[^>]*>[^<]*</text>)\n)</g>\n", r"\1", svg)
-        svg = re.sub(r"<g[^>]*>\n</g>\n|<g/>\n", "", svg)
+        svg = re.sub(r"<g(?: [^>]*)?/>\n|<g(?: [^>]*[^/>])?>\n</g>\n", "", svg)
     return svg
 
 

@@ -42,7 +42,7 @@ def draw_lr_map(figure: Any, material: Material) -> list[Probe]:
             for column, lr in enumerate(results.lrs):
                 runs = cells.get((start, method, lr), ())
                 if runs:
-                    draw_cell(axes, row, column, runs, results.monitor_key, color, lr == best)
+                    draw_cell(axes, row, column, runs, results, color, lr == best)
                     probe.marks.append((row, column, row, described(method, lr, runs, results.monitor_key)))
         probes.append(probe)
     grid[0].set_yticks(range(len(results.methods)), results.methods)
@@ -62,12 +62,14 @@ def prepare(axes: Any, results: Results, start: str) -> None:
         spine.set_visible(False)
 
 
-def draw_cell(axes: Any, row: int, column: int, runs: tuple[Run, ...], key: str, color: Any, best: bool) -> None:
-    """Draw one cell: coloured by the mean of the runs that finished, hatched if one did not."""
+def draw_cell(
+    axes: Any, row: int, column: int, runs: tuple[Run, ...], results: Results, color: Any, best: bool
+) -> None:
+    """Draw one cell: coloured by the mean of the runs that finished, hatched if one did not, or had not learned."""
     from matplotlib.patches import Rectangle
 
-    values = finished_values(runs, key)
-    lost = sum(run.outcome != "finished" for run in runs)
+    values = finished_values(runs, results.monitor_key)
+    lost = sum(not results.learned(run) for run in runs)
     face = color(fmean(values)) if values else "none"
     low = column - 0.46, row - 0.44
     patch = Rectangle(low, 0.92, 0.88, facecolor=face, edgecolor="none", linewidth=0)
