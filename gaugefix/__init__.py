@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, OrbitDrift
+    from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, NoetherCharges, OrbitDrift, VerticalFraction
     from gaugefix.comparison import canonicalize
     from gaugefix.declaration import declare
     from gaugefix.discovery import discover
@@ -24,7 +24,9 @@ __all__ = [
     "GaugeGroup",
     "GaugeProjection",
     "GaugeRegularizer",
+    "NoetherCharges",
     "OrbitDrift",
+    "VerticalFraction",
     "act_",
     "canonicalize",
     "declare",
@@ -42,7 +44,9 @@ _ROOM_OF = {
     "GaugeGroup": "symmetry",
     "GaugeProjection": "callbacks",
     "GaugeRegularizer": "callbacks",
+    "NoetherCharges": "callbacks",
     "OrbitDrift": "callbacks",
+    "VerticalFraction": "callbacks",
     "act_": "transport",
     "canonicalize": "comparison",
     "declare": "declaration",

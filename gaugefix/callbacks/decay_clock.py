@@ -10,7 +10,7 @@ from typing import Any
 from torch.optim import SGD, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gaugefix.callbacks.schedule import _is_real
+from gaugefix.callbacks.schedule import is_real
 
 _LEAST = 1e-12
 """Of a contraction by one step: lr·wd = 1 would leave nothing."""
@@ -78,7 +78,7 @@ class DecayClock:
         self.sums, self._buffers = dict(state["sums"]), dict(state["buffers"])
 
     def _count(self, key: int, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not _is_real(optimizer):
+        if not is_real(optimizer):
             return
         for index, group in enumerate(optimizer.param_groups):
             place, decay, momentum = f"{key}/{index}", float(group["weight_decay"]), float(group["momentum"])

@@ -28,6 +28,8 @@ _PATIENCE = 3
 _HISTORY = 10_000
 """Projections that are remembered."""
 
+_EVERY, _EVERY_FLAT = 100, 20
+"""Steps between two projections; those onto the flat slice go but a tenth of a unit of log λ at a time."""
 _FLAT, _BEFORE_FLAT = "flat", "minimal_norm"
 """The slice that needs gradients, and where to start before there are any."""
 
@@ -39,9 +41,13 @@ class GaugeProjection(GaugeCallback):
     changed parameters count, not accumulated batches or steps that a gradient scaler skipped. After each projection the
     outputs on a few rows are compared with those before; if they differ by more than rounding, everything is put back.
 
+    'flat' is the slice where the squared gradients are least, Fisher-balanced: gradients are observed ten times between
+    two projections, each of which changes no scale by more than a factor e^0.1 (with dyadic: 2). No gradient is known
+    at the start: at_start brings the model to minimal norm, without which training from an unbalanced start may diverge.
+
     Args:
         slice: Where on its orbit the model should be: 'minimal_norm', 'spectral', 'unit_norm' or 'flat'.
-        every_n_steps: Optimizer steps between two projections.
+        every_n_steps: Optimizer steps between two projections; by default 100, and 20 for 'flat'.
         at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
         dyadic: Round scale factors to powers of two, so that outputs keep every bit.
         module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
@@ -58,8 +64,9 @@ class GaugeProjection(GaugeCallback):
         rolled_back: Projections taken back because an output changed.
         invariance_error: Largest relative change of the outputs over all projections made; NaN without probe.
         history: For each projection made: step (trainer.global_step), drift_before and drift_after (the distances
-            ‖log g*‖ to the slice), invariance_error.
-        seconds: Time spent on projections.
+            ‖log g*‖ to the slice; for 'flat' as far as the gradients tell, and at the start to minimal norm),
+            invariance_error.
+        seconds: Time spent on projections and on observing gradients.
         discovery_seconds: Time spent finding the gauge group.
 
     Example:
@@ -71,7 +78,7 @@ class GaugeProjection(GaugeCallback):
     def __init__(
         self,
         slice: str = "minimal_norm",
-        every_n_steps: int = 100,
+        every_n_steps: int | None = None,
         at_start: bool = True,
         dyadic: bool = False,
         module: str | None = None,
@@ -86,6 +93,8 @@ class GaugeProjection(GaugeCallback):
                 + did_you_mean(str(unknown_optimizer), get_args(Policy))
             )
         get_slice(slice)
+        if every_n_steps is None:
+            every_n_steps = _EVERY_FLAT if slice == _FLAT else _EVERY
         super().__init__(every_n_steps, module, name, probe, conditional)
         self.slice = slice
         self.at_start = at_start
@@ -128,7 +137,7 @@ class GaugeProjection(GaugeCallback):
         found = self._source.found
         if self.slice == _FLAT and self._active and self.gauge is not None and found is not None:
             begun = time.perf_counter()
-            self._watch.observe(trainer, found, optimizer)
+            self._watch.observe(trainer, found, optimizer, self.every_n_steps)
             self.seconds += time.perf_counter() - begun
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ class GaugeRegularizer(ModelCallback):
 
     What is added is exactly strength · ∂term/∂θ, once per step: behind the unscaling of mixed precision and the
     averaging over accumulated batches and processes, before clipping. The loss that is logged stays that of the data;
-    the term itself is logged as ``gauge/<term>``. Adaptive optimizers scale the term with the rest of the gradient, as
+    the term itself is logged as ``gauge/<term>/value``. Adaptive optimizers scale the term with the rest of the gradient, as
     they do with L2 (and not with AdamW's weight decay). Callbacks that log gradient norms see the term if they come
     behind this one in the list. In manual optimization it works with the optimizers of ``self.optimizers()``; a
     clipping of your own, before ``step()``, does not see it.
@@ -44,10 +44,11 @@ class GaugeRegularizer(ModelCallback):
         every_n_steps: Optimizer steps between two additions, each of which then counts every_n_steps times; with 1
             every step is exactly that of the sum of loss and term.
         module: Name of the submodule to regularize, such as 'encoder.backbone'; by default the LightningModule.
-        name: Tells several regularizers with the same term apart: they log 'gauge/<name>/<term>'.
+        name: Tells several regularizers with the same term apart: they log 'gauge/<name>/<term>/value'.
 
     Attributes:
         gauge: The gauge group; None until it is known.
+        gauge_term: The term itself, a gaugefix.regularizers.GaugeTerm.
         value: The term when it was last logged; None before.
         seconds: Time spent on the term.
         discovery_seconds: Time spent finding the gauge group.
@@ -73,7 +74,7 @@ class GaugeRegularizer(ModelCallback):
             )
         _check_strength(strength)
         check_interval(every_n_steps)
-        self._term = get_term(term)
+        self.gauge_term = get_term(term)
         super().__init__(module, name, inputs_needed=False)
         self.term = term
         self.strength = float(strength)
@@ -91,7 +92,7 @@ class GaugeRegularizer(ModelCallback):
         self.value: float | None = None
         self._calls: dict[int, int] = {}
         self._counter.restore(0)
-        self._term = get_term(self.term)
+        self.gauge_term = get_term(self.term)
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
     @property
@@ -138,7 +139,7 @@ class GaugeRegularizer(ModelCallback):
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
                 strength *= _loss_scale(trainer, optimizer)
-                self._term.add_gradient_(found.gauge, self._tensors, gradients, strength)
+                self.gauge_term.add_gradient_(found.gauge, self._tensors, gradients, strength)
         self.seconds += time.perf_counter() - begun
 
     def on_train_batch_end(
@@ -161,11 +162,11 @@ class GaugeRegularizer(ModelCallback):
             begun = time.perf_counter()
             assert self.gauge is not None
             with torch.no_grad():
-                self.value = float(self._term.value(self.gauge, self._tensors))
+                self.value = float(self.gauge_term.value(self.gauge, self._tensors))
             self.seconds += time.perf_counter() - begun
             prefix = f"gauge/{self.name}" if self.name else "gauge"
             for logger in trainer.loggers:
-                logger.log_metrics({f"{prefix}/{self.term}": self.value}, step=trainer.global_step)
+                logger.log_metrics({f"{prefix}/{self.term}/value": self.value}, step=trainer.global_step)
 
     def strength_at(self, step: int, steps: float) -> float:
         """Return the strength at ``step`` of a fit of ``steps`` steps."""
@@ -178,7 +179,7 @@ class GaugeRegularizer(ModelCallback):
         return self.strength * left
 
     def state_dict(self) -> dict[str, Any]:
-        start = self._term.start if isinstance(self._term, Reference) else None
+        start = self.gauge_term.start if isinstance(self.gauge_term, Reference) else None
         return {
             **super().state_dict(),
             "steps": self._counter.steps,
@@ -190,15 +191,15 @@ class GaugeRegularizer(ModelCallback):
         super().load_state_dict(state_dict)
         self._counter.restore(int(state_dict["steps"]))
         self._calls = {int(key): int(calls) for key, calls in state_dict["calls"].items()}
-        if isinstance(self._term, Reference) and state_dict["reference"] is not None:
-            self._term = Reference(state_dict["reference"])
+        if isinstance(self.gauge_term, Reference) and state_dict["reference"] is not None:
+            self.gauge_term = Reference(state_dict["reference"])
 
     # ---- inside -----------------------------------------------------------------------------------------------------
     def _gradients(self, found: Analysed, optimizer: Optimizer) -> dict[str, Tensor]:
         """The gradients of this optimizer's parameters, by name; those that have none are left out."""
         if id(optimizer) not in self._parameters:
             if not self._tensors:
-                self._term.check(found.gauge)
+                self.gauge_term.check(found.gauge)
                 self._tensors = named_tensors(found.module)
             owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
             seen: set[int] = set()

@@ -17,6 +17,9 @@ from gaugefix.slices import Flat, GradientMoments, diagonal_part, dyadic
 from gaugefix.slices.flat import CLIP, clipped
 from gaugefix.symmetry import Element
 
+OBSERVATIONS = 10
+"""Gradients observed between two projections (fewer if there are fewer steps)."""
+
 
 class GradientWatch:
     """The gradient statistics of one module over a fit, and over the fits that resume it."""
@@ -26,6 +29,7 @@ class GradientWatch:
         self._module: nn.Module | None = None
         self._saved: Mapping[str, Any] | None = None
         self._owned: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._calls: dict[int, int] = {}
 
     def attach(self, analysed: Analysed) -> GradientMoments:
         """Return the statistics for this module and group; those of a checkpoint or of the last fit go on."""
@@ -39,12 +43,16 @@ class GradientWatch:
             self._owned = {}
         return self.moments
 
-    def observe(self, trainer: Trainer, analysed: Analysed, optimizer: Optimizer) -> None:
-        """Take in the gradients of one optimizer, just before its step.
+    def observe(self, trainer: Trainer, analysed: Analysed, optimizer: Optimizer, interval: int) -> None:
+        """Take in the gradients of one optimizer just before its step, at ten of ``interval`` steps.
 
         A parameter without gradient counts as one whose gradient is zero, as long as others have one: the loss of this
         step did not depend on it.
         """
+        key = trainer.optimizers.index(optimizer) if optimizer in trainer.optimizers else 0
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] % max(1, interval // OBSERVATIONS):
+            return
         moments = self.attach(analysed)
         owned = self._owned_by(optimizer, analysed, moments)
         gradients = {name: p.grad for name, p in owned.items()}
@@ -87,12 +95,13 @@ class GradientWatch:
     def state_dict(self) -> dict[str, Any] | None:
         """Plain tensors; ``None`` if there is nothing."""
         if self.moments is None:
-            return None if self._saved is None else dict(self._saved)
-        return self.moments.state_dict()
+            return None if self._saved is None else {**self._saved, "calls": dict(self._calls)}
+        return {**self.moments.state_dict(), "calls": dict(self._calls)}
 
     def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Restore the statistics, as soon as the group is known."""
         self.moments, self._module, self._saved = None, None, state
+        self._calls = {} if state is None else {int(key): int(calls) for key, calls in state["calls"].items()}
 
     def detach(self) -> None:
         """Let go of parameters that a new fit may replace."""

@@ -130,7 +130,7 @@ class NoetherCharges(GaugeCallback):
     def _other_forces(self, trainer: Trainer, names: dict[str, float]) -> dict[str, str]:
         """Regularizers whose gradient is not horizontal move all charges."""
         for regularizer in _callbacks(trainer, GaugeRegularizer):
-            if regularizer.strength and not regularizer._term.condition.startswith("none"):
+            if regularizer.strength and not regularizer.gauge_term.invariant:
                 reason = f"the GaugeRegularizer '{regularizer.term}' pushes along the orbit"
                 return dict.fromkeys(names, reason)
         return {}

@@ -34,7 +34,7 @@ class StepCounter:
         base, counts = self.steps, dict[int, int]()
 
         def count(key: int, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if _is_real(optimizer):
+            if is_real(optimizer):
                 counts[key] = counts.get(key, 0) + 1
                 self.steps = base + max(counts.values())
 
@@ -56,7 +56,8 @@ class StepCounter:
         self.steps = self._seen = steps
 
 
-def _is_real(optimizer: Optimizer) -> bool:
+def is_real(optimizer: Optimizer) -> bool:
+    """Whether the step that an optimizer has just made changed parameters: gradients exist, and no scaler skipped it."""
     found_inf: torch.Tensor | None = getattr(optimizer, "found_inf", None)  # set by a GradScaler for fused optimizers
     if found_inf is not None and float(found_inf) > 0.0:
         return False

@@ -128,7 +128,7 @@ class VerticalFraction(GaugeCallback):
             if not isinstance(regularizer, GaugeRegularizer) or regularizer.module != self.module:
                 continue
             found = {name: torch.zeros_like(at[name]) for name in trained}
-            regularizer._term.add_gradient_(analysed.gauge, at, found, 1.0)
+            regularizer.gauge_term.add_gradient_(analysed.gauge, at, found, 1.0)
             label = f"{regularizer.name}/{regularizer.term}" if regularizer.name else regularizer.term
             gradients[label] = found
         return gradients

@@ -27,6 +27,8 @@ class GaugeTerm(ABC):
     """The residual gauge freedom: what keeps the term as it is."""
     changes_function: ClassVar[str]
     """Whether its gradient also pushes on what the network computes: "no", "on the way" to the slice, or "yes"."""
+    invariant: ClassVar[bool] = False
+    """Whether it is the same everywhere on an orbit of the symmetries that it is about: a control, no gauge condition."""
     cost: ClassVar[str]
     """Of one gradient."""
     source: ClassVar[str]

@@ -24,6 +24,7 @@ class NuclearNorm(MomentTerm):
     condition = "none: it is the same everywhere on an orbit of the blocks (control)"
     freedom = "all of GL(n); scaled units are not touched (see product_of_norms)"
     changes_function = "yes, and only that"
+    invariant = True
     cost = "two passes over the parameters of blocks, two eigendecompositions per block"
     source = "the variational form of Srebro, Rennie and Jaakkola (2004): min ½(‖X‖² + ‖Y‖²) = ‖XᵀY‖_*"
 

@@ -27,6 +27,7 @@ class PathNorm(GaugeTerm):
     condition = "none: it is the same everywhere on an orbit of the scalings (control)"
     freedom = "all scalings"
     changes_function = "yes, and only that"
+    invariant = True
     cost = "a forward and a backward pass of one example with squared weights"
     source = "Neyshabur, Salakhutdinov and Srebro, Path-SGD, arXiv 1506.02617"
 

@@ -26,6 +26,7 @@ class ProductOfNorms(GaugeTerm):
     condition = "none: it is the same everywhere on an orbit of the scalings (control)"
     freedom = "all scalings; blocks of GL are not minimised over (see nuclear_norm)"
     changes_function = "yes, and only that"
+    invariant = True
     cost = "one solution of the balance problem, and two passes"
     source = "Neyshabur, Tomioka and Srebro, arXiv 1412.6614, for one hidden layer; envelope: ours"
 

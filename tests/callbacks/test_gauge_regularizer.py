@@ -233,9 +233,9 @@ def test_it_is_logged_at_the_global_step(tmp_path):
     t = trainer(regularizer, max_epochs=1, logger=logger, log_every_n_steps=4)
     t.fit(Announced(mlp()), data(9))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if "gauge/charge" in row]
+    rows = [row for row in rows if "gauge/charge/value" in row]
     assert [row["step"] for row in rows] == [4, 8]
-    assert rows[-1]["gauge/charge"] == regularizer.value > 0.0
+    assert rows[-1]["gauge/charge/value"] == regularizer.value > 0.0
 
 
 def one_batch():
