@@ -28,7 +28,7 @@ class GaugeTerm(ABC):
     changes_function: ClassVar[str]
     """Whether its gradient also pushes on what the network computes: "no", "on the way" to the slice, or "yes"."""
     invariant: ClassVar[bool] = False
-    """Whether it is the same everywhere on an orbit of the symmetries that it is about: a control, no gauge condition."""
+    """Whether it is the same everywhere on an orbit of its symmetries: a control, no gauge condition."""
     cost: ClassVar[str]
     """Of one gradient."""
     source: ClassVar[str]
