@@ -30,8 +30,8 @@ class GaugeRegularizer(ModelCallback):
     averaging over accumulated batches and processes, before clipping. The loss that is logged stays that of the data;
     the term itself is logged as ``gauge/<term>/value``. Adaptive optimizers scale the term with the rest of the
     gradient, as they do with L2 (and not with AdamW's weight decay). Callbacks that log gradient norms see the term if
-    they come behind this one in the list. In manual optimization it works with the optimizers of ``self.optimizers()``; a
-    clipping of your own, before ``step()``, does not see it.
+    they come behind this one in the list. In manual optimization it works with the optimizers of
+    ``self.optimizers()``; a clipping of your own, before ``step()``, does not see it.
 
     Several of them may be combined, with a GaugeProjection too.
 

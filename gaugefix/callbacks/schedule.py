@@ -57,7 +57,7 @@ class StepCounter:
 
 
 def is_real(optimizer: Optimizer) -> bool:
-    """Whether the step that an optimizer has just made changed parameters: it had gradients, and no scaler skipped it."""
+    """Whether the step that an optimizer has just made was real: it had gradients, and no scaler skipped it."""
     found_inf: torch.Tensor | None = getattr(optimizer, "found_inf", None)  # set by a GradScaler for fused optimizers
     if found_inf is not None and float(found_inf) > 0.0:
         return False
