@@ -52,7 +52,9 @@ class Flat(Slice):
 
     @torch.no_grad()
     def solve(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Element:
-        require_finite({name: tensors[name] for name in gauge.shapes})
+        floating = [tensors[name] for name in gauge.shapes if tensors[name].is_floating_point()]
+        if not math.isfinite(sum(float(size) for size in torch._foreach_norm(floating))):
+            require_finite({name: tensors[name] for name in gauge.shapes})
         return problem_of(gauge).solve(self._known(), tensors, self.tolerance, self.rounds)
 
     @torch.no_grad()

@@ -90,14 +90,17 @@ class FlatProblem:
         return self.balance.scales(torch.where(alive, -u, 0.0))
 
     def _roots(self, squares: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """√F in the place of the parameters, in units of its largest entry; zero where nothing was observed."""
-        found = {}
-        for term in self.balance.terms:
-            name = term.parameter
-            known = squares.get(name)
-            found[name] = torch.zeros_like(tensors[name], dtype=torch.float64) if known is None else known.sqrt()
-        largest = torch.stack([root.max().cpu() for root in found.values() if root.numel()]).max()
-        return {name: root / largest.to(root) for name, root in found.items()} if float(largest) > 0.0 else found
+        """√F in the place of the parameters, relative to all of them; zero where nothing was observed."""
+        names = [term.parameter for term in self.balance.terms]
+        known = [squares[name] for name in names if name in squares]
+        total = sum(float(square.sum()) for square in known)
+        if not total > 0.0:
+            return {name: torch.zeros_like(tensors[name], dtype=torch.float32) for name in names}
+        roots = torch._foreach_mul(known, 1.0 / total)
+        torch._foreach_sqrt_(roots)
+        found = dict(zip((name for name in names if name in squares), roots, strict=True))
+        like = roots[0]
+        return {n: found[n] if n in found else torch.zeros_like(tensors[n], dtype=like.dtype) for n in names}
 
     def _block(
         self, symmetry: LinearSymmetry, products: Mapping[str, Tensor], moments: GradientMoments

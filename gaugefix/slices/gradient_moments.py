@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.slices.moment_transport import block_legs, gradient_part, moved_moments
+from gaugefix.slices.moment_transport import block_legs, gradient_part, is_scaling, moved_moments, scale_squares_
 from gaugefix.slices.second_moment import add_blocks_, block_vectors
 from gaugefix.symmetry import Element, GaugeGroup
 
-DECAY = 0.99
-"""Default decay per observation: the averages reach back about 100 of them."""
+DECAY = 0.95
+"""Default decay per observation: the averages reach back about 20 of them."""
 
 
 class GradientMoments:
@@ -44,7 +44,7 @@ class GradientMoments:
 
     def __init__(self, gauge: GaugeGroup, decay: float = DECAY) -> None:
         if not 0.0 <= decay < 1.0:
-            raise SettingError(f"Expected a decay in [0, 1) for GradientMoments, got {decay}. Give 0.99, say.")
+            raise SettingError(f"Expected a decay in [0, 1) for GradientMoments, got {decay}. Give 0.95, say.")
         self.gauge = gauge
         self.decay = decay
         part = gradient_part(gauge)
@@ -70,9 +70,14 @@ class GradientMoments:
             flat, entries = average.gather(part.values())
             if not isinstance(scale, float) or scale != 1.0:
                 entries.div_(scale)
-            weight = torch.isfinite(entries.dot(entries)) * (1.0 - self.decay)
-            entries.square_().nan_to_num_(0.0, 0.0, 0.0)
-            average.add_(flat, weight)
+            total = entries.dot(entries)
+            weight: Tensor | float = 1.0 - self.decay
+            if total.device.type == "cpu":  # its answer costs nothing
+                if not math.isfinite(total):
+                    continue
+            else:
+                weight = torch.isfinite(total) * weight
+            average.add_(entries.square_(), flat, weight)
             keys = [key for key, block in self.blocks.items() if block.leg.parameter in part]
             if keys:
                 shapes = {key: self.blocks[key].symmetry.group.shape for key in keys}
@@ -80,8 +85,7 @@ class GradientMoments:
                 flat, entries = average.gather(self._product(key, part) for key in keys)
                 if not isinstance(scale, float) or scale != 1.0:
                     entries.div_(scale).div_(scale)
-                entries.nan_to_num_(0.0, 0.0, 0.0)
-                average.add_(flat, weight)
+                average.add_(entries, flat, weight)
 
     def _by_device(self, gradients: Mapping[str, Tensor | None]) -> list[dict[str, Tensor]]:
         """The gradients that are there, dense; those of one device together."""
@@ -109,7 +113,7 @@ class GradientMoments:
         return not any(float(a.tail.max()) > 0.0 for a in self._averages if a.kind == "squares")
 
     def squares(self) -> dict[str, Tensor]:
-        """E[G²] of every parameter observed, float64."""
+        """E[G²] of every parameter observed, at least float32."""
         return self._known("squares")
 
     def products(self) -> dict[str, Tensor]:
@@ -121,16 +125,20 @@ class GradientMoments:
         for average in self._averages:
             weights = dict(zip(average.keys, average.tail.tolist(), strict=True))
             if average.kind == kind:
-                found |= {key: v.double() / weights[key] for key, v in average.values.items() if weights[key] > 0.0}
+                found |= {key: v / weights[key] for key, v in average.values.items() if weights[key] > 0.0}
         return found
 
     # ---- moving ------------------------------------------------------------------------------------------------------
     @torch.no_grad()
     def transport_(self, element: Element) -> None:
         """Move along with the parameters, in place."""
+        squares, products = self._raw("squares"), self._raw("products")
         for name, value in element.steps:
-            squares, products = self._raw("squares"), self._raw("products")
-            changed = moved_moments(self.gauge[name], value, squares, products, self.blocks)
+            symmetry = self.gauge[name]
+            if not products and is_scaling(symmetry):
+                scale_squares_(symmetry, value, squares)
+                continue
+            changed = moved_moments(symmetry, value, squares, products, self.blocks)
             for average in self._averages:
                 for key, new in changed[average.kind == "products"].items():
                     if key in average.values:
@@ -210,8 +218,13 @@ class _Averages:
         flat = torch.cat([*(part.reshape(-1) for part in parts), self.ones])
         return flat, flat[: -len(self.keys)]
 
-    def add_(self, flat: Tensor, weight: Tensor) -> None:
-        self.buffer.lerp_(flat, weight.to(self.buffer.dtype))
+    def add_(self, entries: Tensor, flat: Tensor, weight: Tensor | float) -> None:
+        """Go the part ``weight`` of the way to new values; with a tensor of zero, none whatever they are."""
+        if isinstance(weight, float):
+            self.buffer.lerp_(flat, weight)
+        else:
+            entries.nan_to_num_(0.0, 0.0, 0.0)
+            self.buffer.lerp_(flat, weight.to(self.buffer.dtype))
 
     def replace_(self, key: str, value: Tensor | None) -> None:
         """Put in a value in a new gauge; ``None`` where nothing is known there."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -64,6 +65,21 @@ def block_legs(symmetries: Iterable[Symmetry]) -> dict[str, BlockLeg]:
         if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear):
             found |= {f"{s.name}/{k}": BlockLeg(s, leg) for k, leg in enumerate(s.legs) if not leg.buffer}
     return found
+
+
+def is_scaling(symmetry: Symmetry) -> TypeGuard[LinearSymmetry]:
+    """Whether a symmetry multiplies entries by factors and does nothing else."""
+    return isinstance(symmetry, LinearSymmetry) and isinstance(symmetry.group, DiagonalGroup)
+
+
+def scale_squares_(symmetry: LinearSymmetry, value: Tensor, squares: Mapping[str, Tensor]) -> None:
+    """Multiply the squares by λ^(−2·power) in place: one pass per leg."""
+    assert isinstance(symmetry.group, DiagonalGroup)
+    for leg in symmetry.legs:
+        target = squares.get(leg.parameter)
+        if target is not None:
+            factor = symmetry.group.factor(value.to(target.device), SQUARED_GRADIENT * leg.power)
+            target.mul_(leg.spread(factor.to(target.dtype), 1.0))
 
 
 def moved_moments(

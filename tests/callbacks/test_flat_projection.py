@@ -19,6 +19,7 @@ import gaugefix
 from gaugefix import GaugeProjection, OrbitDrift
 from gaugefix.errors import SliceError
 from gaugefix.slices import Flat, GradientMoments
+from gaugefix.slices.gradient_moments import DECAY
 from gaugefix.testing import Probe, relative_change, tolerance
 from tests.callbacks import small_fits
 from tests.callbacks.small_fits import (
@@ -142,10 +143,12 @@ def test_training_without_example_input_starts_after_the_first_batch():
 
 @pytest.mark.filterwarnings(*RESUMED)
 @pytest.mark.parametrize("steps", [4, 5])
-@pytest.mark.parametrize("net", [mlp, bottleneck])
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path, steps, net):
+@pytest.mark.parametrize(("net", "every"), [(mlp, 2), (bottleneck, 2), (mlp, 40)])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path, steps, net, every):
     def callbacks():
-        return GaugeProjection("flat", every_n_steps=2), GaugeProjection("minimal_norm", every_n_steps=7, name="norm")
+        return GaugeProjection("flat", every_n_steps=every), GaugeProjection(
+            "minimal_norm", every_n_steps=7, name="norm"
+        )
 
     checkpoint = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=steps)
     first = trainer(*callbacks(), checkpoint, max_steps=steps, enable_checkpointing=True)
@@ -157,8 +160,9 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path, steps, net):
     trainer(through, _, max_steps=12).fit(whole, one_batch())
     assert same(state_of(resumed), state_of(whole))
     assert projection.history == through.history
-    assert [entry["step"] for entry in projection.history] == [0, 2, 4, 6, 8, 10, 12]
+    assert [entry["step"] for entry in projection.history] == list(range(0, 13, every))
     one, two = projection.state_dict()["moments"], through.state_dict()["moments"]
+    assert one.pop("calls") == two.pop("calls") == {0: 12}
     assert all(same(one[kind], two[kind]) for kind in two)
     assert one["squares"]
     assert bool(one["products"]) == (net is bottleneck)
@@ -173,6 +177,16 @@ def test_a_second_fit_of_the_same_model_keeps_its_statistics_and_another_model_d
     assert float(second) == pytest.approx(1 - (1 - float(first)) ** 2, rel=1e-4)
     trainer(projection, max_steps=3).fit(Announced(mlp(1), lr=0.0), one_batch())
     assert float(kept(projection).state_dict()["squares_weights"]["net.0.weight"]) == float(first)
+
+
+def test_by_default_it_projects_every_twenty_steps_and_observes_every_other_gradient():
+    projection = GaugeProjection("flat")
+    trainer(projection, max_steps=45).fit(Announced(mlp()), one_batch(copies=50))
+    assert projection.every_n_steps == 20
+    assert [entry["step"] for entry in projection.history] == [0, 20, 40]
+    weight = float(kept(projection).state_dict()["squares_weights"]["net.0.weight"])
+    assert weight == pytest.approx(1 - DECAY**22, rel=1e-4)
+    assert GaugeProjection().every_n_steps == 100
 
 
 class Overflowing(Announced):
@@ -190,7 +204,7 @@ def test_a_gradient_scaler_leaves_no_trace(fused):
     model, projection = Overflowing(mlp(), lr=0.0, fused=fused), GaugeProjection("flat", every_n_steps=1)
     trainer(projection, max_steps=6, plugins=[plugin]).fit(model, one_batch())
     weight = float(kept(projection).state_dict()["squares_weights"]["net.0.weight"])
-    assert weight == pytest.approx(1 - 0.99**5, rel=1e-4)
+    assert weight == pytest.approx(1 - DECAY**5, rel=1e-4)
     anew = moments_here(model, projection.gauge, one_batch()).squares()
     for name, square in kept(projection).squares().items():
         scale = float(anew[name].max())
@@ -201,7 +215,7 @@ def test_accumulated_batches_are_one_gradient():
     projection, model = GaugeProjection("flat", every_n_steps=1), Announced(mlp().double(), lr=0.0)
     trainer(projection, max_epochs=1, accumulate_grad_batches=4).fit(model, one_batch(torch.float64, copies=8))
     anew = moments_here(model, projection.gauge, one_batch(torch.float64)).squares()
-    assert float(kept(projection).state_dict()["squares_weights"]["net.0.weight"]) == pytest.approx(1 - 0.99**2)
+    assert float(kept(projection).state_dict()["squares_weights"]["net.0.weight"]) == pytest.approx(1 - DECAY**2)
     assert all(torch.allclose(square, anew[n], rtol=1e-10) for n, square in kept(projection).squares().items())
 
 
@@ -231,8 +245,8 @@ def test_several_optimizers():
     model, projection = TwoOptimizers(mlp().double()), GaugeProjection("flat", every_n_steps=2)
     trainer(projection, max_epochs=1).fit(model, one_batch(torch.float64, copies=6))
     weights = kept(projection).state_dict()["squares_weights"]
-    assert float(weights["net.0.weight"]) == pytest.approx(1 - 0.99**6)
-    assert float(weights["net.2.weight"]) == pytest.approx(1 - 0.99**3)
+    assert float(weights["net.0.weight"]) == pytest.approx(1 - DECAY**6)
+    assert float(weights["net.2.weight"]) == pytest.approx(1 - DECAY**3)
     anew = moments_here(model, projection.gauge, one_batch(torch.float64)).squares()
     assert all(torch.allclose(square, anew[n], rtol=1e-10) for n, square in kept(projection).squares().items())
 
@@ -255,7 +269,7 @@ def test_a_training_step_that_returns_none_is_no_gradient():
 
     projection = GaugeProjection("flat", every_n_steps=1)
     trainer(projection, max_steps=4).fit(Absent(mlp()), one_batch())
-    assert float(kept(projection).state_dict()["squares_weights"]["net.0.weight"]) == pytest.approx(1 - 0.99**3)
+    assert float(kept(projection).state_dict()["squares_weights"]["net.0.weight"]) == pytest.approx(1 - DECAY**3)
 
 
 def test_frozen_parameters_hold_their_units():

@@ -268,7 +268,7 @@ def test_sparse_gradients_count():
     gauge = gaugefix.discover(net, (ids,))
     moments = observed(net, gauge, ids)
     assert net.embedding.weight.grad.is_sparse
-    true = net.embedding.weight.grad.to_dense().square().double()
+    true = net.embedding.weight.grad.to_dense().square()
     assert torch.allclose(moments.squares()["embedding.weight"], true, rtol=1e-6)
 
 
