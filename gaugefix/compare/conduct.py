@@ -15,7 +15,7 @@ from gaugefix.compare.closing import close
 from gaugefix.compare.crew import Crew
 from gaugefix.compare.grid import Grid, PlannedRun
 from gaugefix.compare.meter import Meter
-from gaugefix.compare.record import cores, describe, open_record
+from gaugefix.compare.record import alone, cores, describe, make, open_record
 from gaugefix.compare.worker import read_summary
 from gaugefix.demo.run_directory import new_run_directory
 from gaugefix.demo.wandb_sink import send_page
@@ -41,26 +41,31 @@ def conduct(grid: Grid, words: list[str], out: str | None = None, jobs: int | No
         Exit status: 0, 1 if no run was a success, or 130 after Ctrl-C.
     """
     description = describe(grid, shlex.join(words))
-    directory = Path(out) if out else new_run_directory(Path("runs") / grid.recipe, "compare", time_first=False)
-    open_record(directory, description)
-    missing = [run for run in grid.runs if not finished(directory, run)]
-    there = len(grid.runs) - len(missing)
-    if there:
-        print(f"{there} of {len(grid.runs)} runs are there already.")
-    interrupted = False
-    if missing:
-        workers = min(jobs or default_jobs(), len(missing))
-        print(f"{len(missing)} runs of {grid.recipe}, {workers} at a time; results go to {directory}.", flush=True)
-        interrupted = not run_all(grid, missing, directory, workers)
-    outcomes = Counter(outcome(directory, run) for run in grid.runs)
-    if interrupted:
-        again = shlex.join(words if out else [*words, "--out", str(directory)])
-        print(f"Stopped: {outcomes['missing']} of {len(grid.runs)} runs are missing. To go on: {again}")
-    last = close(directory)
-    if grid.wandb != "disabled":
-        send(last, grid, directory)
+    directory = make(Path(out)) if out else new_run_directory(Path("runs") / grid.recipe, "compare", time_first=False)
+    with alone(directory):
+        open_record(directory, description)
+        interrupted = not run_missing(grid, directory, jobs)
+        outcomes = Counter(outcome(directory, run) for run in grid.runs)
+        if interrupted:
+            again = shlex.join(words if out else [*words, "--out", str(directory)])
+            print(f"Stopped: {outcomes['missing']} of {len(grid.runs)} runs are missing. To go on: {again}")
+        last = close(directory)
+        if grid.wandb != "disabled":
+            send(last, grid, directory)
     print(last)
     return INTERRUPTED if interrupted else 0 if outcomes["success"] else 1
+
+
+def run_missing(grid: Grid, directory: Path, jobs: int | None) -> bool:
+    """Do the runs that are not finished; return whether all were done, which they are not after Ctrl-C."""
+    missing = [run for run in grid.runs if not finished(directory, run)]
+    if there := len(grid.runs) - len(missing):
+        print(f"{there} of {len(grid.runs)} runs are there already.")
+    if not missing:
+        return True
+    workers = min(jobs or default_jobs(), len(missing))
+    print(f"{len(missing)} runs of {grid.recipe}, {workers} at a time; results go to {directory}.", flush=True)
+    return run_all(grid, missing, directory, workers)
 
 
 def send(page: Path, grid: Grid, directory: Path) -> None:

@@ -29,7 +29,8 @@ class Meter:
 
         self.total, self.jobs = total, jobs
         self._done = 0
-        self._started = self._last = time.monotonic()
+        self._seconds = 0.0
+        self._last = time.monotonic()
         self._live = Console().is_terminal
         self._progress = Progress(
             MofNCompleteColumn(),
@@ -58,10 +59,12 @@ class Meter:
     def ended(self, task: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Count a run that ended, well or badly."""
         self._done += 1
+        self._seconds += float(reply.get("seconds", 0.0))
         self._last = time.monotonic()
         name = Path(task["directory"]).name
         if reply["status"] == "failed":
-            self._progress.console.print(f"{name} failed: {reply['error']}", style="red", markup=False, highlight=False)
+            failure = f"{name} failed: {reply['error']}"
+            self._progress.console.print(failure, style="red", markup=False, highlight=False, soft_wrap=True)
         if self._live:
             self.beat()
         else:
@@ -71,7 +74,7 @@ class Meter:
         """Return the time that the rest will take, from the mean of those that ended."""
         if not self._done:
             return "starting"
-        each = (self._last - self._started) / self._done  # jobs are in it: so many seconds between two ends
+        each = self._seconds / self._done / self.jobs
         seconds = max(0.0, each * (self.total - self._done) - (time.monotonic() - self._last))
         return f"{duration(seconds)} left"
 

@@ -6,7 +6,9 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,6 @@ def open_record(directory: Path, description: Mapping[str, Any]) -> dict[str, An
     """
     path = directory / "grid.json"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         if path.exists():
             content = merged(read_record(path), description, directory)
         elif any(directory.iterdir()):
@@ -105,10 +106,54 @@ def open_record(directory: Path, description: Mapping[str, Any]) -> dict[str, An
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"Expected a directory to write results to, got '{directory}': {error.strerror}. Choose another with --out."
-        ) from error
+        raise unwritable(directory, error) from error
     return content
+
+
+def make(directory: Path) -> Path:
+    """Make the directory of a comparison, if it is not there, and return it.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    return directory
+
+
+def unwritable(directory: Path, error: OSError) -> OutputError:
+    """Return the error about a directory that cannot be written."""
+    return OutputError(
+        f"Expected a directory to write results to, got '{directory}': {error.strerror}. Choose another with --out."
+    )
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep other comparisons out of a directory for a while, where the system can lock one.
+
+    Raises:
+        GridError: if another is at work there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise GridError(
+                f"Expected a directory for --out where no other comparison is at work, got '{directory}'. Wait for it, "
+                "or choose another; --jobs does several runs at a time."
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_record(path: Path) -> dict[str, Any]:

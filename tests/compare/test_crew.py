@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from gaugefix.compare.crew import Crew
+from tests.recipes.runs import ROOT
 
 RECIPE = """
 import json, os, pathlib, sys, time, warnings
@@ -23,7 +26,7 @@ def main(args):
     if kind == "refuses":
         print("usage: ...", "error: no such option", sep="\\n", file=sys.stderr)
         raise SystemExit(2)
-    (directory / "began").touch()
+    (directory / "began").write_text(str(os.getpid()))
     if kind == "waits":
         time.sleep(60)
     (directory / "summary.json").write_text(json.dumps({"status": "success", "pid": os.getpid()}))
@@ -87,3 +90,29 @@ def test_stopping_ends_the_processes_at_once(task):
         {"method": "waits", "seed": 1},
     ]
     assert not Path(task("works")["directory"]).exists()
+
+
+def test_a_process_ends_with_the_one_that_started_it(task):
+    program = f"from gaugefix.compare.crew import Crew; [*Crew([{task('waits')!r}], 1).replies()]"
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    began = Path(task("waits")["directory"], "began")
+    assert within(30, lambda: began.exists() and began.read_text())
+    worker = int(began.read_text())
+    parent.kill()
+    parent.wait()
+    assert within(30, lambda: not alive(worker))
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return shown.stdout.strip()[:1] not in ("", "Z")
+
+
+def within(seconds: float, condition) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False

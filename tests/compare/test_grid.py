@@ -4,7 +4,8 @@ import pytest
 
 from gaugefix.compare.grid import GridError, length, make_grid
 from gaugefix.compare.meter import duration
-from gaugefix.compare.record import describe, open_record, read_record
+from gaugefix.compare.record import alone, describe, make, open_record, read_record
+from gaugefix.demo.run_directory import OutputError
 
 
 def test_one_seed_is_whole_before_the_next_begins():
@@ -84,6 +85,19 @@ def test_a_directory_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "grid.json").write_text("[1]")
     with pytest.raises(GridError, match="Expected a JSON object"):
         open_record(tmp_path, describe(make_grid("feedforward"), ""))
+
+
+def test_one_comparison_at_a_time_is_at_work_in_a_directory(tmp_path):
+    with alone(tmp_path), pytest.raises(GridError, match="where no other comparison is at work"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Expected a directory to write results to, got '.*file/out'"):
+        make(tmp_path / "file" / "out")
 
 
 def test_a_time_is_said_in_two_units():
