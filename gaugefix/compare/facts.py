@@ -54,13 +54,21 @@ def facts(results: Results) -> list[str]:
     )
     if len(lengths) > 1:
         lines.append(f"The runs differ in length: {lengths[0]} to {lengths[-1]} steps.")
-    lines += [
-        f"Failed: {run.method} at {'no' if run.lr is None else f'{run.lr:g}'} learning rate, {run.start} start, seed "
-        f"{run.seed}: {str(run.summary.get('error') or run.summary.get('status')).rstrip('.')}."
-        for run in results.runs
-        if run.outcome == "failed"
+    return lines + failures(results)
+
+
+def failures(results: Results) -> list[str]:
+    """Return what went wrong, a sentence for each method and error."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for run in results.runs:
+        if run.outcome == "failed":
+            reason = " ".join(str(run.summary.get("error") or run.summary.get("status")).split()).rstrip(".")
+            lr = "" if run.lr is None else f"learning rate {run.lr:g}, "
+            reasons.setdefault((run.method, reason), []).append(f"{lr}{run.start} start, seed {run.seed}")
+    return [
+        f"Failed: {method}, {places[0] if len(places) == 1 else f'{len(places)} runs'}: {reason}."
+        for (method, reason), places in reasons.items()
     ]
-    return lines
 
 
 def counted(things: Sized, noun: str) -> str:

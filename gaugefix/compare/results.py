@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from gaugefix.compare.history import read_rows, series
@@ -102,10 +103,10 @@ class Results:
 
     @cached_property
     def first_logged(self) -> float | None:
-        """The greatest of the first training losses that the runs with the smallest learning rate logged."""
-        least = [run for run in self.runs if self.lrs and run.lr == self.lrs[0]]
+        """The median of the first training losses that the runs with the smallest learning rate logged."""
+        least = [run for run in self.runs if self.lrs and run.lr == self.lrs[0] and run.outcome == "finished"]
         firsts = [next(iter(found.values())) for run in least if (found := series(read_rows(run.directory), TRAIN))]
-        return max(firsts, default=None)
+        return median(firsts) if firsts else None
 
     def select(self, method: str, start: str, lr: float | None) -> tuple[Run, ...]:
         """Return the runs of one cell of the grid, by seed."""

@@ -25,20 +25,20 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     "kinetic": {"color": "#56b4e9", "linestyle": "-", "marker": ">"},
     "proper_time": {"color": "#d55e00", "linestyle": "-", "marker": "X"},
     "equidistribution": {"color": "#000000", "linestyle": "-", "marker": "*"},
-    "l2": {"color": "#999933", "linestyle": "-.", "marker": "p"},
-    "charge": {"color": "#cc3311", "linestyle": "-.", "marker": "h"},
+    "l2": {"color": "#999933", "linestyle": "-.", "marker": "P", "fillstyle": "none"},
+    "charge": {"color": "#cc3311", "linestyle": "-.", "marker": "X", "fillstyle": "none"},
     "balance": {"color": "#117733", "linestyle": "-.", "marker": "d"},
     "soft_unit_norm": {"color": "#aa4499", "linestyle": "-.", "marker": "^", "fillstyle": "none"},
     "soft_reference": {"color": "#4477aa", "linestyle": "-.", "marker": "<", "fillstyle": "none"},
-    "orthogonality": {"color": "#44aa99", "linestyle": "-.", "marker": "8"},
-    "depth_smoothness": {"color": "#997700", "linestyle": "-.", "marker": "H"},
+    "orthogonality": {"color": "#44aa99", "linestyle": "-.", "marker": ">", "fillstyle": "none"},
+    "depth_smoothness": {"color": "#997700", "linestyle": "-.", "marker": "*", "fillstyle": "none"},
     "path_norm": {"color": "#cc6677", "linestyle": ":", "marker": "o", "fillstyle": "none"},
     "product_of_norms": {"color": "#aa7744", "linestyle": ":", "marker": "s", "fillstyle": "none"},
     "nuclear_norm": {"color": "#7755bb", "linestyle": ":", "marker": "D", "fillstyle": "none"},
 }
 DASHES = ((0, (5, 1.2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (6, 1, 1, 1, 1, 1)))
 SHADES = (1.35, 0.78)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "d", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "d", "<", ">")
 SPARE = ("#777711", "#5577cc", "#bb5566", "#228899", "#aa5500", "#8855aa")
 """Colours of methods that have none of their own."""
 TURNS = 60

@@ -185,7 +185,7 @@ def test_all_diverged(tmp_path):
 
 def test_a_failed_run_is_named_with_its_error(tmp_path):
     two_methods(tmp_path / "runs", status="failed", error="out of <memory>.")
-    assert read(write_report(tmp_path)).text.count("out of <memory>.") == 4
+    assert read(write_report(tmp_path)).text.count("2 runs: out of <memory>.") == 2
 
 
 def test_no_learning_rate(tmp_path):

@@ -76,12 +76,14 @@ def test_one_lost_seed_is_enough():
 
 
 def test_without_the_first_loss_that_of_the_smallest_rate_is_taken(tmp_path):
-    """Here 2.0 at step 9 of the run at 0.01: 1.95 is no better, 1.8 is."""
+    """Here 2.0 at step 9 of the run at 0.01: 1.95 is no better, 1.8 is. A run that diverged says nothing about it."""
     small = write_run(tmp_path / "small", [{"step": 9, "train/loss": 2.0}, {"step": 19, "train/loss": 1.0}])
+    wild = write_run(tmp_path / "wild", [{"step": 9, "train/loss": 1e6}])
     runs = [
         made("m", 0.01, directory=small, val_loss_final=1.0),
+        made("wild", 0.01, directory=wild, diverged=True),
         made("m", 0.1, val_loss_final=1.95),
         made("m", 0.2, val_loss_final=1.8),
     ]
     found = results(*runs)
-    assert [found.learned(run) for run in runs] == [True, False, True]
+    assert [found.learned(run) for run in runs] == [True, False, False, True]

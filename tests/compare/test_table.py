@@ -46,7 +46,7 @@ def test_diverged_and_failed_runs_are_counted_and_a_method_without_a_result_is_s
     assert column(table, "val acc, best")["lost"] == Cell("–")
     assert column(table, "largest stable lr")["lost"].text == "none"
     assert "3 diverged, 0 had not learned, 1 failed." in table_md(found)
-    assert "- Failed: a at 0.1 learning rate, balanced start, seed 1: no memory.\n" in table_md(found)
+    assert "- Failed: a, learning rate 0.1, balanced start, seed 1: no memory.\n" in table_md(found)
 
 
 def test_one_seed_has_no_spread():

@@ -92,5 +92,5 @@ def test_more_methods_than_looks_still_have_one_each():
 
 def test_an_unknown_name_looks_the_same_in_every_process():
     """A golden value: Python's own hash of a string differs from process to process."""
-    drawn = {"color": "#425d9f", "linestyle": (0, (1, 1)), "marker": "o", "fillstyle": "none"}
+    drawn = {"color": "#425d9f", "linestyle": (0, (1, 1)), "marker": "v", "fillstyle": "none"}
     assert style_of("unknown") == drawn
