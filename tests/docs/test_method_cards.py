@@ -57,6 +57,11 @@ def test_every_card_is_listed_once():
     assert sorted(listed) == CARDS
 
 
+def test_controls_are_the_terms_that_are_gauge_invariant():
+    invariant = {card_of(term) for term in term_names() if term_class(term).invariant}
+    assert {*method_cards.KINDS["Controls"]} == invariant
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_has_the_same_fields_in_the_same_order(name):
     text = read(name)
