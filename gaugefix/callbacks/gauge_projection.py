@@ -41,9 +41,9 @@ class GaugeProjection(GaugeCallback):
     changed parameters count, not accumulated batches or steps that a gradient scaler skipped. After each projection the
     outputs on a few rows are compared with those before; if they differ by more than rounding, everything is put back.
 
-    'flat' is the slice where the squared gradients are least (Fisher-balanced): gradients are observed ten times between
-    two projections, each of which changes no scale by more than a factor e^0.1 (with dyadic: 2). At the start no
-    gradient is known: at_start then brings the model to minimal norm.
+    On the slice 'flat' the squared gradients are least (Fisher-balanced). Gradients are observed ten times between two
+    projections, each of which changes no scale by more than a factor e^0.1 (with dyadic: 2). At the start no gradient
+    is known: at_start then brings the model to minimal norm.
 
     Args:
         slice: Where on its orbit the model should be: 'minimal_norm', 'spectral', 'unit_norm' or 'flat'.
@@ -219,7 +219,7 @@ class GaugeProjection(GaugeCallback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, GaugeProjection):
-                callback._watch.follow(analysed, element)
+                callback._watch.follow(callback._source.found, analysed, element)
 
     def look_at_first_step(self, trainer: Trainer, analysed: Analysed) -> None:
         """Refuse an optimizer whose state cannot move now, not at the first projection hours later."""

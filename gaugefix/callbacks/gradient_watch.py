@@ -77,20 +77,27 @@ class GradientWatch:
         whole = solve(analysed.module, diagonal_part(gauge), slice)
         return dyadic(gauge, clipped(gauge, whole, math.log(2.0))), whole
 
-    def follow(self, analysed: Analysed, element: Element) -> None:
+    def follow(self, own: Analysed | None, analysed: Analysed, element: Element) -> None:
         """Move along with a projection of ``analysed``, be it another callback's.
 
         What a projection under other names moves (of a submodule, say) is forgotten and observed anew.
+
+        Args:
+            own: the module of these statistics; ``None`` if it is not known yet.
+            analysed: the module that moved.
+            element: what acted.
         """
-        if self.moments is None or self._module is None:
+        if own is None or (self.moments is None and self._saved is None):
+            self._saved = None
             return
-        if self._module is analysed.module:
-            self.moments.transport_(element)
+        moments = self.attach(own)
+        if own.module is analysed.module:
+            moments.transport_(element, analysed.gauge)
             return
         names = {name for symmetry, _ in element.steps for name in analysed.gauge[symmetry].parameters}
-        tensors, own = analysed.gauge.check(analysed.module), self.moments.gauge.check(self._module)
+        tensors, here = analysed.gauge.check(analysed.module), moments.gauge.check(own.module)
         moved = {id(tensors[name]) for name in names}
-        self.moments.clear(name for name in self.moments.names if id(own[name]) in moved)
+        moments.clear(name for name in moments.names if id(here[name]) in moved)
 
     def state_dict(self) -> dict[str, Any] | None:
         """Plain tensors; ``None`` if there is nothing."""

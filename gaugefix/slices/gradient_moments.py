@@ -130,11 +130,17 @@ class GradientMoments:
 
     # ---- moving ------------------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def transport_(self, element: Element) -> None:
-        """Move along with the parameters, in place."""
+    def transport_(self, element: Element, gauge: GaugeGroup | None = None) -> None:
+        """Move along with the parameters, in place.
+
+        Args:
+            element: what acted on them.
+            gauge: the group of the element, if it is another than :attr:`gauge`.
+        """
+        gauge = self.gauge if gauge is None else gauge
         squares, products = self._raw("squares"), self._raw("products")
         for name, value in element.steps:
-            symmetry = self.gauge[name]
+            symmetry = gauge[name]
             if not products and is_scaling(symmetry):
                 scale_squares_(symmetry, value, squares)
                 continue

@@ -321,6 +321,31 @@ def test_projections_of_other_callbacks_take_the_statistics_along(module):
     assert all(torch.allclose(square, anew[name], rtol=1e-10) for name, square in found.items())
 
 
+def test_projections_of_a_larger_group_take_the_statistics_along():
+    """A symmetry that only the other callback has, of a stream between norms: all its statistics are forgotten."""
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.inner = nn.Linear(INPUTS, 8), nn.RMSNorm(8), nn.Linear(8, 9)
+            self.between, self.final, self.last = nn.Linear(9, 8), nn.RMSNorm(8), nn.Linear(8, CLASSES)
+
+        def forward(self, x):
+            h = self.first(x)
+            h = h + self.between(self.inner(self.norm(h)).relu())
+            return self.last(self.final(h))
+
+    model = Announced(Stream().double(), lr=0.0)
+    flat = GaugeProjection("flat", every_n_steps=2, at_start=False)
+    other = GaugeProjection("spectral", every_n_steps=3, name="other", at_start=False, conditional=True)
+    trainer(flat, other, max_steps=3).fit(model, one_batch(torch.float64))
+    turned = {n for s in other.gauge.applied if s.conditional for n in s.parameters}
+    assert turned
+    assert not any(s.conditional for s in flat.gauge.applied)
+    assert turned.isdisjoint(kept(flat).squares())
+    assert kept(flat).squares()
+
+
 def test_a_projection_that_is_taken_back_leaves_the_statistics():
     model = Announced(mlp())
     use_false_gauge(model)
