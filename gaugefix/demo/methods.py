@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gaugefix import regularizers
+from gaugefix.callbacks import GaugeProjection
 from gaugefix.errors import GaugeError, did_you_mean
 from gaugefix.slices import slice_names
 
@@ -23,7 +24,7 @@ STRENGTHS = {"weight_decay": 1e-3, "kinetic": 1e-3, "l2": 1e-3, "charge": 1e-3, 
 RECIPE_STRENGTHS = {("transformer", "weight_decay"): 0.1, ("neural_ode", "weight_decay"): 0.1}
 """Where another strength than that of :data:`STRENGTHS` is usual: AdamW's decay is not part of the gradient."""
 EVERY = 100
-"""Optimizer steps between two projections, or fits of a clock, of a part that does not say; a term acts every step."""
+"""Optimizer steps between two fits of a clock that does not say; a term acts every step."""
 
 OPTIONS = {"weight_decay": "model.weight_decay", "kinetic": "model.kinetic"}
 """Parts that are an option of the model."""
@@ -103,7 +104,8 @@ def parse_method(label: str, recipe: str) -> Method:
         elif name in CLOCKS:
             clocks.append(_callback(FIXING[2], slice=name, every_n_steps=every or EVERY))
         elif name in projected():
-            projections.append(_callback(FIXING[0], slice=name, every_n_steps=every or EVERY))
+            interval = every or GaugeProjection(name).every_n_steps  # written out: a default may change
+            projections.append(_callback(FIXING[0], slice=name, every_n_steps=interval))
         elif name != BASELINE:
             given = strength if strength is not None else usual_strength(name, recipe)
             terms.append(_callback(FIXING[1], term=name.removeprefix(SOFT), strength=given, every_n_steps=every or 1))

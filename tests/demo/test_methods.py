@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from gaugefix.callbacks import GaugeProjection
 from gaugefix.demo.methods import STRENGTHS, MethodError, method_names, parse_method
 from gaugefix.regularizers import term_names
 from gaugefix.slices import slice_names
@@ -38,7 +39,9 @@ def test_parts_become_options_terms_and_projections_in_the_order_in_which_they_a
 
 
 def test_what_is_not_said_has_its_usual_value():
-    assert callbacks("flat") == [("GaugeProjection", {"slice": "flat", "every_n_steps": 100})]
+    for name in ("minimal_norm", "flat"):
+        settings = {"slice": name, "every_n_steps": GaugeProjection(name).every_n_steps}
+        assert callbacks(name) == [("GaugeProjection", settings)]
     ((_, settings),) = callbacks("charge")
     assert settings == {"term": "charge", "strength": STRENGTHS["charge"], "every_n_steps": 1}
     strengths = [
