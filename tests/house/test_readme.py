@@ -41,9 +41,10 @@ def test_ci_runs_the_readme_test_command():
 
 
 def test_readme_python_runs():
-    trainer, functional = code_blocks(read("README.md"), "python")
-    for block in (trainer.replace("Trainer(", "Trainer(accelerator='cpu', logger=False, "), functional):
-        exec(compile(block, "README.md", "exec"), {})
+    blocks = code_blocks(read("README.md"), "python")
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block.replace("Trainer(", "Trainer(accelerator='cpu', logger=False, "), "README.md", "exec"), {})
 
 
 def test_readme_configurations_exist():
