@@ -1,7 +1,7 @@
-"""What mkdocs does to a page beyond Markdown: formulas become MathML, and nothing may come from the network.
+"""What mkdocs does to a page beyond Markdown: formulas become MathML, numbers of arXiv become links.
 
 Formulas are written as $…$ and $$…$$, which GitHub renders too. MathML needs no script, so that the site can be read
-without a network.
+without a network; a page that would fetch something stops the build.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_PAPER = re.compile(r"\barXiv (\d{4}\.\d{5})\b(?!</a>)")
 
 
 def on_page_content(content: str, page: Any, **_: Any) -> str:
-    """Replace the formulas in the HTML of a page.
+    """Replace formulas and numbers of papers in the HTML of a page.
 
     Raises:
         PluginError: if a formula has a command that MathML has no sign for; write it otherwise.
@@ -30,7 +31,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
             raise PluginError(f"Expected a formula that latex2mathml knows in {page.file.src_uri}, got '{source}'.")
         return f'<div class="formula">{mathml}</div>' if block else mathml
 
-    return _FORMULA.sub(formula, content)
+    return _PAPER.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', _FORMULA.sub(formula, content))
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

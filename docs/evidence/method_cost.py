@@ -32,7 +32,7 @@ from gaugefix.errors import SettingError
 from gaugefix.regularizers import term_names
 from gaugefix.slices import slice_names
 
-EVERY, STEPS, RUNS = 100, 100, 3
+STEPS, RUNS = 100, 3
 
 
 def images(shape: tuple[int, ...], batch: int = 64) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,8 @@ def methods() -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield every method with what makes its callback."""
     for name in slice_names():
         if name not in NOT_PROJECTED:
-            yield f"`{name}`, every {EVERY} steps", lambda name=name: GaugeProjection(name, EVERY, at_start=False)
+            every = GaugeProjection(name).every_n_steps
+            yield f"`{name}`, every {every} steps", lambda name=name: GaugeProjection(name, at_start=False)
     for name in term_names():
         yield f"term `{name}`, every step", lambda name=name: GaugeRegularizer(name, strength=1e-5)
 

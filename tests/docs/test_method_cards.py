@@ -15,7 +15,6 @@ from gaugefix import GaugeProjection, GaugeRegularizer
 from gaugefix.demo.corpus import VOCABULARY
 from gaugefix.demo.digits import CLASSES, PIXELS, DigitsData
 from gaugefix.demo.language_model import LanguageModel
-from gaugefix.demo.methods import parse_method
 from gaugefix.demo.mlp import MLP
 from gaugefix.demo.ode_classifier import ODEClassifier
 from gaugefix.demo.time_grid import TimeGrid
@@ -179,11 +178,3 @@ def test_the_yaml_of_the_kinetic_penalty_is_an_option_of_the_recipe():
 def test_a_card_without_yaml_says_so(name):
     assert not code_blocks(read(name), "yaml")
     assert "There is no YAML for it" in read(name)
-
-
-@pytest.mark.parametrize("name", CARDS)
-def test_the_comparisons_of_a_card_can_be_run(name):
-    for command in code_blocks(read(name), "bash"):
-        recipe, methods = re.fullmatch(r"gaugefix compare (\w+) --methods (\S+)\n", command).groups()
-        for method in methods.split(","):
-            parse_method(method, recipe)

@@ -1,5 +1,6 @@
 """The site leads to every page, and formulas become MathML."""
 
+import importlib
 import importlib.util
 import re
 
@@ -9,6 +10,7 @@ import yaml
 from tests.docs.cards import ROOT
 
 DOCS = ROOT / "docs"
+INTERNAL = {"adopt", "use_gauge"}  # between rooms of gaugefix
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 
 
@@ -33,6 +35,16 @@ def test_links_between_pages_lead_somewhere(page):
     assert not [target for target in targets if not ((DOCS / page).parent / target).is_file()]
 
 
+@pytest.mark.parametrize(
+    "room", ["", ".callbacks", ".slices", ".regularizers", ".functional", ".metrics", ".ode", ".testing"]
+)
+def test_every_public_name_is_on_an_api_page(room):
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    shown = {name.rsplit(".", 1)[-1] for name in re.findall(r"^::: (gaugefix\.\S+)$", text, flags=re.MULTILINE)}
+    names = {*importlib.import_module(f"gaugefix{room}").__all__} - INTERNAL
+    assert not names - shown
+
+
 class Page:
     class file:
         src_uri = "page.md"
@@ -55,6 +67,12 @@ def test_formulas_become_mathml(hooks):
     assert made.count("<math") == 2
     assert "<msup><mi>b</mi><mn>2</mn></msup>" in made
     assert '<div class="formula"><math' in made
+
+
+def test_papers_become_links_once(hooks):
+    link = '<a href="https://arxiv.org/abs/2402.02362">arXiv 2402.02362</a>'
+    assert hooks.on_page_content("see arXiv 2402.02362, Section 6", Page) == f"see {link}, Section 6"
+    assert hooks.on_page_content(link, Page) == link
 
 
 def test_an_unknown_command_stops_the_build(hooks):
