@@ -106,6 +106,13 @@ def log_ticks(axes: Axes, which: str = "y") -> None:
         axis.set_major_locator(LogLocator(subs=between, numticks=9))
 
 
+def step_ticks(axes: Axes) -> None:
+    """Label whole steps only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+
+
 def power(value: float) -> str:
     """Return ``10⁻³`` for 0.001, ``2×10⁻⁴`` for 0.0002, and numbers near one as they are."""
     if value <= 0:
@@ -119,7 +126,7 @@ def power(value: float) -> str:
     return f"10{raised}" if mantissa == "1" else f"{mantissa}×10{raised}"
 
 
-def brief(name: str, length: int = 18) -> str:
+def brief(name: str, length: int) -> str:
     """Return the end of a long name, which says more than its beginning."""
     return name if len(name) <= length else "…" + name[-length + 1 :]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gaugefix.compare.figures.canvas import line_style, log_ticks, marker_style
+from gaugefix.compare.figures.canvas import line_style, log_ticks, marker_style, step_ticks
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.history import Curve
 from gaugefix.compare.material import Judged, Material
@@ -32,6 +32,7 @@ def draw_curves(figure: Any, material: Material) -> list[Probe]:
         if measured:
             probes.append(draw_lines(grid[1, column], material.of(start), "drift", f"drift, {start} start"))
         grid[-1, column].set_xlabel("optimizer step")
+        step_ticks(grid[-1, column])
     for row, name in zip(grid, (material.loss_name, "orbit drift ‖log g*‖"), strict=False):
         row[0].set_ylabel(name)
         log_ticks(row[0])

@@ -17,7 +17,9 @@ FLOOR = 1e-12
 """A drift of zero is drawn as this."""
 TITLE = 22
 """Letters of a title's line, from which a combined method is broken."""
-LABELS = 8
+NAME = 28
+"""Letters of a layer's name at most."""
+LABELS = 15
 """Layers that are named beside a map at most."""
 
 
@@ -63,9 +65,10 @@ def draw_heatmap(figure: Any, material: Material) -> list[Probe]:
                 if steps[0] <= tick <= steps[-1]
             ]
         )
+        labels = short_names(names)
         ticks = range(0, len(names), max(1, math.ceil(len(names) / LABELS)))
         repeated = k % ACROSS and names == named
-        axes.set_yticks(list(ticks), ["" if repeated else brief(names[t]) for t in ticks])
+        axes.set_yticks(list(ticks), ["" if repeated else labels[t] for t in ticks])
         named = names
         if k // ACROSS == rows - 1 or k + ACROSS >= len(shown):
             axes.set_xlabel("optimizer step", fontsize=9)
@@ -84,6 +87,20 @@ def heading(one: Judged, several: bool) -> str:
     """Return the title of a map, a combined method on two lines, with its start if there are several."""
     name = one.method.replace("+", "\n+", 1) if len(one.method) > TITLE else one.method
     return name + (f"\n{one.start} start" if several else "")
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Return the names without the modules that all of them are in.
+
+    Example:
+        >>> short_names(["net.blocks.0.mlp:scale", "net.norm:scale"])
+        ['blocks.0.mlp:scale', 'norm:scale']
+    """
+    paths = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and len({tuple(path[: shared + 1]) for path in paths}) == 1:
+        shared += 1
+    return [brief(".".join(path[shared:]), NAME) for path in paths]
 
 
 def layer_values(one: Judged) -> tuple[list[int], list[str], np.ndarray[Any, np.dtype[np.float64]]]:

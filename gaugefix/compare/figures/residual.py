@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gaugefix.compare.figures.canvas import brief, ink, log_ticks
+from gaugefix.compare.figures.canvas import brief, ink, log_ticks, step_ticks
 from gaugefix.compare.figures.curves import draw_lines
 from gaugefix.compare.figures.probe import Probe
 from gaugefix.compare.material import Judged, Material
@@ -34,6 +34,7 @@ def draw_residual(figure: Any, material: Material) -> list[Probe]:
         if lanes:
             draw_rail(grid[1, column], projected[start])
         grid[-1, column].set_xlabel("optimizer step")
+        step_ticks(grid[-1, column])
     grid[0, 0].set_ylabel("slice residual")
     log_ticks(grid[0, 0])
     return probes
