@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "print the gauge table of a model",
     "compare": "run a recipe with several methods, learning rates and seeds; table and report",
     "report": "write the table and the report of runs that are there",
+    "wandb-report": "write a report on W&B about runs that were sent there",
     "recipes": "list the recipes, their configurations and how to start them",
     "doctor": "check versions and optional packages",
 }
@@ -108,6 +109,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     inspect.add_argument("--verify", action="store_true", help="also prove the symmetries numerically, in float64")
     add_compare(command["compare"])
     command["report"].add_argument("directory", help="of a comparison, or of a recipe's runs, such as runs/feedforward")
+    add_wandb_report(command["wandb-report"])
     command["recipes"].add_argument("name", nargs="?", help="of one recipe; all by default")
 
     typed = next((word for word in argv if not word.startswith("-")), None)
@@ -133,7 +135,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         type=names,
         metavar="A,B,…",
         help="name[:strength][@every_n_steps], several joined by +: baseline, weight_decay, a slice (minimal_norm@1) "
-        "or a term (charge:0.1) (baseline,weight_decay,minimal_norm,unit_norm)",
+        "or a term (charge:0.1; every 4 steps and 4 times as strong, if not said) "
+        "(baseline,weight_decay,minimal_norm,unit_norm)",
     )
     add("--lrs", type=rates, metavar="A,B,…", help="learning rates (that of the configuration)")
     add("--seeds", type=seeds, metavar="N", help="number of seeds, or several with commas between them (3)")
@@ -156,6 +159,27 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=positive_integer, metavar="N", help="runs at a time (cores - 1, at most 8)")
 
 
+def add_wandb_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``gaugefix wandb-report``."""
+    add = parser.add_argument
+    add("project", help="project, or entity/project")
+    add(
+        "--group",
+        action="append",
+        default=[],
+        metavar="GROUP",
+        help="only these runs: a recipe, or recipe/method (several times if need be)",
+    )
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this setting, such as lr=0.03 (several times if need be)",
+    )
+    add("--title", help="of the report")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Carry out a parsed command and return its exit status."""
     if arguments.command == "demo":
@@ -174,6 +198,11 @@ def run(arguments: argparse.Namespace) -> int:
         from gaugefix.compare.report import write_report
 
         print(write_report(arguments.directory))
+    elif arguments.command == "wandb-report":
+        from gaugefix.compare.wandb_report import parse_where, write_wandb_report
+
+        where = parse_where(arguments.where)
+        print(write_wandb_report(arguments.project, arguments.group, where, arguments.title))
     elif arguments.command == "recipes":
         from gaugefix.demo.catalogue import catalogue
 

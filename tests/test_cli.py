@@ -53,7 +53,7 @@ def test_no_command_shows_the_commands(capsys):
         (
             ["insepct"],
             "Expected a command for gaugefix, got 'insepct'. Did you mean 'inspect'? "
-            "Available: compare, demo, doctor, inspect, recipes, report.",
+            "Available: compare, demo, doctor, inspect, recipes, report, wandb-report.",
         ),
         (
             ["demo", "--stpes", "3"],

@@ -24,7 +24,12 @@ STRENGTHS = {"weight_decay": 1e-3, "kinetic": 1e-3, "l2": 1e-3, "charge": 1e-3, 
 RECIPE_STRENGTHS = {("transformer", "weight_decay"): 0.1, ("neural_ode", "weight_decay"): 0.1}
 """Where another strength than that of :data:`STRENGTHS` is usual: AdamW's decay is not part of the gradient."""
 EVERY = 100
-"""Optimizer steps between two fits of a clock that does not say; a term acts every step."""
+"""Optimizer steps between two fits of a clock that does not say."""
+LAZY = 4
+"""Optimizer steps between two additions of a term that does not say, each of which counts as many times: a quarter of
+the cost."""
+UNBALANCED_LOG_STD = 1.5
+"""Standard deviation of log λ of an unbalanced start."""
 
 OPTIONS = {"weight_decay": "model.weight_decay", "kinetic": "model.kinetic"}
 """Parts that are an option of the model."""
@@ -108,7 +113,9 @@ def parse_method(label: str, recipe: str) -> Method:
             projections.append(_callback(FIXING[0], slice=name, every_n_steps=interval))
         elif name != BASELINE:
             given = strength if strength is not None else usual_strength(name, recipe)
-            terms.append(_callback(FIXING[1], term=name.removeprefix(SOFT), strength=given, every_n_steps=every or 1))
+            terms.append(
+                _callback(FIXING[1], term=name.removeprefix(SOFT), strength=given, every_n_steps=every or LAZY)
+            )
     if len(projections) > 1:  # callbacks of one class need names of their own
         for callback in projections:
             callback["init_args"]["name"] = callback["init_args"]["slice"]
@@ -140,7 +147,11 @@ def check_base(callbacks: Iterable[str], what: str) -> None:
 
 
 def with_method(
-    method: Method | None, start: str | None, callbacks: list[dict[str, Any]], seed: int
+    method: Method | None,
+    start: str | None,
+    callbacks: list[dict[str, Any]],
+    seed: int,
+    log_std: float = UNBALANCED_LOG_STD,
 ) -> list[dict[str, Any]]:
     """Return all callbacks: the start, what fixes the gauge, and behind it those that measure.
 
@@ -149,8 +160,9 @@ def with_method(
         start: unbalanced for the same function from parameters far from every slice.
         callbacks: those of the configuration.
         seed: of the unbalanced start.
+        log_std: of the unbalanced start.
     """
-    first = [_callback(START, log_std=1.0, seed=seed)] if start == "unbalanced" else []
+    first = [_callback(START, log_std=log_std, seed=seed)] if start == "unbalanced" else []
     return [*first, *(method.callbacks if method else ()), *callbacks]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gaugefix.callbacks import GaugeProjection, GaugeRegularizer
 from gaugefix.demo.extras import require
 from gaugefix.demo.jsonl_logger import JsonlLogger
-from gaugefix.demo.methods import START, check_base, parse_method, with_method
+from gaugefix.demo.methods import START, UNBALANCED_LOG_STD, check_base, parse_method, with_method
 from gaugefix.demo.picture import draw
 from gaugefix.demo.quiet import quiet
 from gaugefix.demo.run_directory import new_run_directory
@@ -94,6 +94,12 @@ class RecipeCLI(LightningCLI):
             default=None,
             help="unbalanced: the same function, from parameters far from every slice.",
         )
+        parser.add_argument(
+            "--log_std",
+            type=PositiveFloat,
+            default=UNBALANCED_LOG_STD,
+            help="How far: the standard deviation of log λ of an unbalanced start.",
+        )
         parser.add_argument("--label", type=str | None, default=None, help="What to call the method in the results.")
         parser.add_argument(
             "--directory", type=str | None, default=None, help="Of this run alone, instead of a new one below --out."
@@ -119,7 +125,7 @@ class RecipeCLI(LightningCLI):
         found = [callback.as_dict() for callback in as_list(chosen.get("trainer.callbacks"))]
         if method is not None:
             check_base((callback["class_path"] for callback in found), "--method")
-        callbacks = with_method(method, start, found, seed_of(chosen.get("seed_everything")))
+        callbacks = with_method(method, start, found, seed_of(chosen.get("seed_everything")), chosen["log_std"])
         named = [] if label is None or chosen.get("label") is not None else [f"--label={label}"]
         options = [f"--{option}={value}" for option, value in (method.options if method else ())]
         return [*options, *named, "--method=null", "--start=null", f"--trainer.callbacks={json.dumps(callbacks)}"]

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from gaugefix.callbacks import GaugeProjection
-from gaugefix.demo.methods import STRENGTHS, MethodError, method_names, parse_method
+from gaugefix.demo.methods import LAZY, STRENGTHS, UNBALANCED_LOG_STD, MethodError, method_names, parse_method
 from gaugefix.regularizers import term_names
 from gaugefix.slices import slice_names
 from recipes.feedforward import main
@@ -43,7 +43,7 @@ def test_what_is_not_said_has_its_usual_value():
         settings = {"slice": name, "every_n_steps": GaugeProjection(name).every_n_steps}
         assert callbacks(name) == [("GaugeProjection", settings)]
     ((_, settings),) = callbacks("charge")
-    assert settings == {"term": "charge", "strength": STRENGTHS["charge"], "every_n_steps": 1}
+    assert settings == {"term": "charge", "strength": STRENGTHS["charge"], "every_n_steps": LAZY}
     strengths = [
         parse_method("weight_decay", recipe).options[0][1] for recipe in ("feedforward", "transformer", "neural_ode")
     ]
@@ -54,7 +54,7 @@ def test_a_term_with_the_name_of_a_slice_is_soft():
     assert callbacks("unit_norm")[0][0] == "GaugeProjection"
     assert callbacks("soft_unit_norm:1")[0] == (
         "GaugeRegularizer",
-        {"term": "unit_norm", "strength": 1.0, "every_n_steps": 1},
+        {"term": "unit_norm", "strength": 1.0, "every_n_steps": LAZY},
     )
     with pytest.raises(MethodError, match=r"Did you mean 'soft_reference'"):
         parse_method("soft_referense", "feedforward")
@@ -116,7 +116,7 @@ def test_a_recipe_writes_down_what_its_method_stands_for(tmp_path):
     assert (saved["method"], saved["start"], saved["directory"]) == (None, None, None)
     names = [callback["class_path"].rsplit(".", 1)[-1] for callback in saved["trainer"]["callbacks"]]
     assert names == ["UnbalancedStart", "GaugeRegularizer", "GaugeProjection", "OrbitDrift"]
-    assert saved["trainer"]["callbacks"][0]["init_args"] == {"log_std": 1.0, "seed": 3}
+    assert saved["trainer"]["callbacks"][0]["init_args"] == {"log_std": UNBALANCED_LOG_STD, "seed": 3}
     again = main(["fit", "--config", str(directory / "config.yaml"), "--out", str(tmp_path)]).directory
     assert again.name.endswith("-minimal_norm@1+charge:0.5+weight_decay:0.25-s3")
     assert read(again)[0]["train_loss_final"] == summary["train_loss_final"]
