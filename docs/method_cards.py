@@ -71,7 +71,8 @@ def measured_gradients() -> dict[str, str]:
     for label, cells in _table("term_gradients.md").items():
         name = label.strip("`")
         parts = ", ".join(f"{net} {cell}" for net, cell in cells.items())
-        found[SOFT + name if name in slice_names() else name] = f"{parts} ([how](../evidence/term_gradients.md))"
+        shares = f"initial / unbalanced: {parts} ([how](../evidence/term_gradients.md))"
+        found[SOFT + name if name in slice_names() else name] = shares
     return found
 
 
