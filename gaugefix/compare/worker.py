@@ -7,6 +7,7 @@ a run go to output.txt in its directory.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -134,6 +135,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not look like a reply
     for line in sys.stdin:
         print(json.dumps(carry_out(json.loads(line))), file=replies, flush=True)
+        gc.collect()  # a trainer and its callbacks know one another
 
 
 if __name__ == "__main__":
