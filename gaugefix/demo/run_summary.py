@@ -49,6 +49,7 @@ class RunSummary(Callback):
         self.values: dict[str, Any] = {}
         self._best = math.nan
         self._loss: Tensor | None = None
+        self._first_loss: Tensor | None = None
         self._diverged = False
         self._residual_max = math.nan
         self._last_drift: object = None
@@ -79,6 +80,7 @@ class RunSummary(Callback):
         self._steps.append(now - self._stepped)
         self._stepped = now
         self._loss = outputs["loss"].detach()
+        self._first_loss = self._loss if self._first_loss is None else self._first_loss
         self._log_projections(trainer)
         for drift in gauge_callbacks(trainer, OrbitDrift):
             if drift.last is not None and drift.last is not self._last_drift:
@@ -135,6 +137,7 @@ class RunSummary(Callback):
             f"{name}_best": self._best,
             f"{name}_final": metrics.get(self.monitor),
             "val_loss_final": metrics.get("val/loss"),
+            "train_loss_first": None if self._first_loss is None else float(self._first_loss),
             "train_loss_final": None if self._loss is None else float(self._loss),
             "gauge_drift_final": None if last is None else last.total,
             "gauge_residual_final": None if last is None else last.residual,
