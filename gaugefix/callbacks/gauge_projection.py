@@ -29,7 +29,11 @@ _HISTORY = 10_000
 """Projections that are remembered."""
 
 _EVERY, _EVERY_FLAT = 100, 20
-"""Steps between two projections; those onto the flat slice go but a tenth of a unit of log λ at a time."""
+"""Steps between two projections; those onto the flat slice go but a tenth of a unit of log λ at a time.
+
+In the measurement at ``gradient_moments.DECAY`` (there, with 0.99) 5 to 50 steps were alike, 4.6e-3 to 8.9e-3, and 100
+too rare, 2.4e-2.
+"""
 _FLAT, _BEFORE_FLAT = "flat", "minimal_norm"
 """The slice that needs gradients, and where to start before there are any."""
 

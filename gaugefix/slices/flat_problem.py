@@ -18,6 +18,8 @@ from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry
 
 _DEAD = 1e-20
 """Units and blocks whose gradients are smaller than this share of the largest ones, squared, stay where they are."""
+_COUPLED = 1e-2
+"""Largest |log| of a block at which alternations stop: the statistics know couplings no better (tests/slices)."""
 
 
 class FlatProblem:
@@ -48,7 +50,7 @@ class FlatProblem:
             for name, value in steps:
                 group = self.gauge[name].group
                 totals[name] = group.compose(value, totals[name]) if name in totals else value
-            if alone or largest <= tolerance or (not self.balance.size and self.blocks.exact):
+            if alone or largest <= max(tolerance, _COUPLED) or (not self.balance.size and self.blocks.exact):
                 break
         return Element(tuple(totals.items()))
 

@@ -15,7 +15,12 @@ from gaugefix.slices.second_moment import add_blocks_, block_vectors
 from gaugefix.symmetry import Element, GaugeGroup
 
 DECAY = 0.95
-"""Default decay per observation: the averages reach back about 20 of them."""
+"""Default decay per observation: the averages reach back about 20 of them.
+
+Measured on digits (MLP 64-128×4-10, SGD lr 0.1 momentum 0.9, 300 steps, 10 seeds, a projection every 10 steps, every
+gradient observed), training loss of the last 50 steps, geometric mean, known to a factor of about 1.5: 1.4e-3 with 0.9,
+2.6e-3 with 0.95, 7.3e-3 with 0.99, 1.4e-2 with 0.999, 3.7e-2 without projections.
+"""
 
 
 class GradientMoments:
