@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from gaugefix.callbacks.averaged_copies import averaged_copies
 from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
-from gaugefix.callbacks.gradient_watch import GradientWatch
+from gaugefix.callbacks.gradient_watch import UNOBSERVED, GradientWatch
 from gaugefix.callbacks.guard import guarded_act_
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, did_you_mean
@@ -180,12 +180,7 @@ class GaugeProjection(GaugeCallback):
         """Without any gradient after more than one step, none will come."""
         if self.steps > 1 and not self._told:
             self._told = True
-            self.warn(
-                trainer,
-                "Expected gradients for slice 'flat', got none: Lightning did not see the optimizer's steps. In manual "
-                "optimization step the optimizers of self.optimizers(), not torch's own.",
-                ProjectionWarning,
-            )
+            self.warn(trainer, UNOBSERVED, ProjectionWarning)
 
     def _move(self, trainer: Trainer, analysed: Analysed, element: Element) -> float | None:
         """Move everything; return the change of the outputs (NaN without probe), or None if it was taken back."""
@@ -220,8 +215,7 @@ class GaugeProjection(GaugeCallback):
 
     def _tell(self, trainer: Trainer, analysed: Analysed, element: Element) -> None:
         """Take the gradient statistics of all projections along."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GaugeProjection):
                 callback._watch.follow(callback._source.found, analysed, element)
 

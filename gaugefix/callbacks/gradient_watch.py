@@ -19,6 +19,10 @@ from gaugefix.symmetry import Element
 
 OBSERVATIONS = 10
 """Gradients observed between two projections (fewer if there are fewer steps)."""
+UNOBSERVED = (
+    "Expected gradients for slice 'flat', got none: Lightning did not see the optimizer's steps. In manual "
+    "optimization step the optimizers of self.optimizers(), not torch's own."
+)
 
 
 class GradientWatch:

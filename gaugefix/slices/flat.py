@@ -24,8 +24,8 @@ from gaugefix.symmetry import Element, GaugeGroup
 CLIP = 0.1
 """Default largest |log λ| of one projection during training.
 
-It hardly matters where gradients are as plentiful as in the measurement at ``gradient_moments.DECAY`` (there, with 0.99:
-1.0e-2 with 0.03, 7.3e-3 with 0.1, 5.0e-3 with 0.3, 5.9e-3 unclipped): it bounds what a few odd gradients can do.
+It hardly matters where gradients are as plentiful as in the measurement at ``gradient_moments.DECAY`` (there, with
+decay 0.99: 1.0e-2 with 0.03, 7.3e-3 with 0.1, 5.0e-3 with 0.3, 5.9e-3 unclipped). It bounds what odd gradients can do.
 """
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gaugefix.errors import SettingError
 from gaugefix.slices.moment_transport import block_legs, gradient_part, is_scaling, moved_moments, scale_squares_
+from gaugefix.slices.running_averages import Averages
 from gaugefix.slices.second_moment import add_blocks_, block_vectors
 from gaugefix.symmetry import Element, GaugeGroup
 
@@ -57,7 +58,7 @@ class GradientMoments:
         buffers = {leg.parameter for s in part.symmetries for leg in s.legs if leg.buffer}  # type: ignore[attr-defined]
         moved = dict.fromkeys(name for s in part.symmetries for name in s.parameters)
         self.names = tuple(name for name in moved if name not in buffers)
-        self._averages: list[_Averages] = []
+        self._averages: list[Averages] = []
 
     # ---- observing ---------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -183,7 +184,7 @@ class GradientMoments:
             }[kind]
             fitting = {k: v for k, v in state[kind].items() if tuple(v.shape) == shapes.get(k)}
             for key, value in fitting.items():
-                average = _Averages(kind, {key: tuple(value.shape)}, value)
+                average = Averages(kind, {key: tuple(value.shape)}, value)
                 average.values[key].copy_(value)
                 average.weights[key].copy_(state[f"{kind}_weights"][key])
                 self._averages.append(average)
@@ -192,55 +193,15 @@ class GradientMoments:
     def _raw(self, kind: str) -> dict[str, Tensor]:
         return {key: value for a in self._averages if a.kind == kind for key, value in a.values.items()}
 
-    def _of(self, kind: str, shapes: Mapping[str, tuple[int, ...]], like: Tensor) -> _Averages:
+    def _of(self, kind: str, shapes: Mapping[str, tuple[int, ...]], like: Tensor) -> Averages:
         """The averages of just these keys, with what is known of them so far."""
         for average in self._averages:
             if average.kind == kind and average.fits(shapes, like):
                 return average
-        new = _Averages(kind, shapes, like)
+        new = Averages(kind, shapes, like)
         for average in [a for a in self._averages if a.kind == kind and a.values.keys() & shapes.keys()]:
             for key in average.values.keys() & shapes.keys():
                 new.values[key].copy_(average.values.pop(key))
                 new.weights[key].copy_(average.weights.pop(key))
         self._averages = [a for a in self._averages if a.values] + [new]
         return new
-
-
-class _Averages:
-    """Averages of tensors in one flat buffer, so that one call updates them all; its last entries are averages of 1."""
-
-    def __init__(self, kind: str, shapes: Mapping[str, tuple[int, ...]], like: Tensor) -> None:
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        self.kind = kind
-        self.keys = tuple(shapes)
-        self.buffer = like.new_zeros(sum(sizes) + len(sizes))
-        self.ones = like.new_ones(len(sizes))
-        *pieces, self.tail = torch.split(self.buffer, [*sizes, len(sizes)])
-        self.values = {key: piece.view(shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}
-        self.weights = dict(zip(shapes, self.tail.unbind(), strict=True))
-
-    def fits(self, shapes: Mapping[str, tuple[int, ...]], like: Tensor) -> bool:
-        here = self.buffer
-        same = self.keys == tuple(shapes) and len(self.values) == len(self.keys)
-        return same and here.device == like.device and here.dtype == like.dtype
-
-    def gather(self, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """New values in one buffer, with the ones at its end; and a view without them."""
-        flat = torch.cat([*(part.reshape(-1) for part in parts), self.ones])
-        return flat, flat[: -len(self.keys)]
-
-    def add_(self, entries: Tensor, flat: Tensor, weight: Tensor | float) -> None:
-        """Go the part ``weight`` of the way to new values; with a tensor of zero, none whatever they are."""
-        if isinstance(weight, float):
-            self.buffer.lerp_(flat, weight)
-        else:
-            entries.nan_to_num_(0.0, 0.0, 0.0)
-            self.buffer.lerp_(flat, weight.to(self.buffer.dtype))
-
-    def replace_(self, key: str, value: Tensor | None) -> None:
-        """Put in a value in a new gauge; ``None`` where nothing is known there."""
-        if value is None:
-            self.values[key].zero_()
-            self.weights[key].zero_()
-        else:
-            self.values[key].copy_(value)
