@@ -1,7 +1,5 @@
 """The end of a comparison: the report's files, and the table that the terminal shows."""
 
-# ruff: noqa: T201 - what a command prints
-
 from __future__ import annotations
 
 from pathlib import Path

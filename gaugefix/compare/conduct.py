@@ -1,7 +1,5 @@
 """Carry out a comparison: what is not there yet, in worker processes, with the report at the end."""
 
-# ruff: noqa: T201 - what a command prints
-
 from __future__ import annotations
 
 import shlex

@@ -1,7 +1,5 @@
 """``gaugefix compare --dry-run``: what would be run, on which gauge group, and how long it would take."""
 
-# ruff: noqa: T201 - what a command prints
-
 from __future__ import annotations
 
 import tempfile

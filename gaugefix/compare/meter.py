@@ -1,7 +1,5 @@
 """How far a grid of runs is, and how long it still takes."""
 
-# ruff: noqa: T201 - what a command prints
-
 from __future__ import annotations
 
 import time
