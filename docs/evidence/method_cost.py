@@ -2,7 +2,7 @@
 
 python docs/evidence/method_cost.py
 
-About ten minutes on one core.
+About eight minutes on one core.
 """
 
 from __future__ import annotations
