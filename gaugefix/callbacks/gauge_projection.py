@@ -16,7 +16,7 @@ from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.gradient_watch import UNOBSERVED, GradientWatch
 from gaugefix.callbacks.guard import guarded_act_
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
-from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, did_you_mean
+from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, SliceError, did_you_mean
 from gaugefix.functional import distances, log_norms
 from gaugefix.projection import solve
 from gaugefix.slices import get_slice
@@ -64,7 +64,7 @@ class GaugeProjection(GaugeCallback):
     Attributes:
         gauge: The gauge group; None until it is known.
         projections: Projections made.
-        skipped: Projections left out because a parameter was not finite.
+        skipped: Projections left out because a parameter was not finite, or the orbit did not meet the slice any more.
         rolled_back: Projections taken back because an output changed.
         invariance_error: Largest relative change of the outputs over all projections made; NaN without probe.
         history: For each projection made: step (trainer.global_step), drift_before and drift_after (the distances
@@ -159,7 +159,9 @@ class GaugeProjection(GaugeCallback):
                 slice = _BEFORE_FLAT if self.slice == _FLAT else self.slice
                 element = whole = solve(analysed.module, analysed.gauge, slice, self.dyadic)
             error = self._move(trainer, analysed, element)
-        except NonFiniteError as reason:
+        except (NonFiniteError, SliceError) as reason:
+            if isinstance(reason, SliceError) and not self.projections:
+                raise  # the slice is not for this model
             if not self.skipped:
                 self.warn(trainer, f"No projection at step {trainer.global_step}: {reason}", ProjectionWarning)
             self.skipped += 1
@@ -168,13 +170,20 @@ class GaugeProjection(GaugeCallback):
             return
         if flat:
             after = math.sqrt(sum(distances(analysed.gauge, element, whole).values()))
-        else:  # near the slice, where solving is cheapest
-            after = _size(analysed, solve(analysed.module, analysed.gauge, slice))
+        else:
+            after = self._left(analysed, slice)
         self.projections += 1
         self.invariance_error = max(error, self.invariance_error)
         entry = {"step": trainer.global_step, "drift_before": _size(analysed, whole)}
         self.history.append({**entry, "drift_after": after, "invariance_error": error})
         del self.history[:-_HISTORY]
+
+    def _left(self, analysed: Analysed, slice: str) -> float:
+        """The distance to the slice after a projection: near it, where solving is cheapest."""
+        try:
+            return _size(analysed, solve(analysed.module, analysed.gauge, slice))
+        except SliceError:  # parameters that grow without limit
+            return math.nan
 
     def _unobserved(self, trainer: Trainer) -> None:
         """Without any gradient after more than one step, none will come."""

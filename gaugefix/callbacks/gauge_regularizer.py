@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from gaugefix.callbacks.gauge_callback import check_interval
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.callbacks.loss_scale import loss_scale
 from gaugefix.callbacks.model_callback import ModelCallback
 from gaugefix.callbacks.schedule import StepCounter
 from gaugefix.errors import NoEffectWarning, SettingError, did_you_mean
@@ -138,7 +139,7 @@ class GaugeRegularizer(ModelCallback):
             calls = self._calls[key] = self._calls.get(key, -1) + 1
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
-                strength *= _loss_scale(trainer, optimizer)
+                strength *= float(loss_scale(trainer, optimizer))
                 self.gauge_term.add_gradient_(found.gauge, self._tensors, gradients, strength)
         self.seconds += time.perf_counter() - begun
 
@@ -231,11 +232,3 @@ class GaugeRegularizer(ModelCallback):
 def _check_strength(strength: object) -> None:
     if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 <= strength < math.inf:
         raise SettingError(f"Expected a strength of 0 or more, got {strength!r}. It multiplies the term.")
-
-
-def _loss_scale(trainer: Trainer, optimizer: Optimizer) -> float:
-    """The factor of gradients that a fused optimizer unscales by itself."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return 1.0
-    return float(scaler.get_scale())

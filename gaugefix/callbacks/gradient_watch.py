@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.lightning_callback import Trainer
+from gaugefix.callbacks.loss_scale import loss_scale
 from gaugefix.projection import solve
 from gaugefix.slices import Flat, GradientMoments, diagonal_part, dyadic
 from gaugefix.slices.flat import CLIP, clipped
@@ -126,12 +127,3 @@ class GradientWatch:
             tensors = analysed.gauge.check(analysed.module)
             self._owned[key] = {name: tensors[name] for name in moments.names if id(tensors[name]) in inside}
         return self._owned[key]
-
-
-def loss_scale(trainer: Trainer, optimizer: Optimizer) -> Tensor | float:
-    """The factor that gradients still carry: fused optimizers take that of a gradient scaler out themselves."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(optimizer, "_step_supports_amp_scaling", False):
-        return 1.0
-    on_device = getattr(scaler, "_scale", None)  # private, but get_scale() waits for the device
-    return on_device if isinstance(on_device, Tensor) else float(scaler.get_scale())

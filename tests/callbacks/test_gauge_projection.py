@@ -9,7 +9,9 @@ from torch import nn
 
 import gaugefix
 from gaugefix import GaugeProjection
-from gaugefix.errors import TransportError
+from gaugefix.errors import SliceError, TransportError
+from gaugefix.slices import MinimalNorm, register_slice
+from gaugefix.slices.base import _SLICES
 from gaugefix.testing import tolerance
 from tests.callbacks.small_fits import (
     INPUTS,
@@ -122,6 +124,41 @@ def test_parameters_that_are_not_finite_are_left_alone():
     assert projection.projections == 3  # at the start, and after the first and the second step
     assert projection.skipped == 4
     assert not torch.isfinite(model.net[2].weight).all()
+
+
+@pytest.fixture
+def hard_to_meet():
+    """A slice that orbits with a large first bias do not meet."""
+
+    @register_slice("hard_to_meet")
+    class HardToMeet(MinimalNorm):
+        def solve(self, gauge, tensors):
+            if float(tensors["net.0.bias"].abs().max()) > 100.0:
+                raise SliceError("Expected an orbit that meets the slice, got none.")
+            return super().solve(gauge, tensors)
+
+    yield
+    del _SLICES["hard_to_meet"]
+
+
+@pytest.mark.parametrize("large_at", [0, 2])
+def test_an_orbit_that_leaves_the_slice_costs_projections_and_not_the_run(hard_to_meet, large_at):
+    class Growing(Announced):
+        def on_train_batch_start(self, batch, batch_idx):
+            if batch_idx == large_at:
+                with torch.no_grad():
+                    self.net[0].bias.fill_(1000.0)
+
+    projection = GaugeProjection("hard_to_meet", every_n_steps=1, at_start=False)
+    if large_at == 0:  # it never did: the slice is not for this model
+        with pytest.raises(SliceError):
+            trainer(projection, max_steps=3).fit(Growing(mlp()), data())
+        return
+    with warned() as messages:
+        trainer(projection, max_steps=5).fit(Growing(mlp()), data())
+    assert (projection.projections, projection.skipped) == (2, 3)
+    (message,) = messages
+    assert message.startswith("No projection at step 3: Expected an orbit that meets the slice")
 
 
 class Checked(GaugeProjection):
