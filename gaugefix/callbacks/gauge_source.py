@@ -64,7 +64,7 @@ class GaugeSource:
         elif array is not None:
             example = ExampleInputs.of(array).fitted(pl_module)
             if self.path is None:
-                self._finish("", module, example)
+                self.analyse("", module, example)
                 return
             recorder = Recorder({self.path: module})
             try:
@@ -72,7 +72,7 @@ class GaugeSource:
             finally:
                 recorder.remove()
             if self.path in recorder.calls:
-                self._finish(self.path, module, recorder.calls[self.path])
+                self.analyse(self.path, module, recorder.calls[self.path])
 
     def listen(self, pl_module: nn.Module) -> None:
         """Record the calls of a training step that is about to begin, if they are needed."""
@@ -98,7 +98,7 @@ class GaugeSource:
             path = next(iter(calls))
         if path in calls:
             self.detach()
-            self._finish(path, find_module(pl_module, path), calls[path])
+            self.analyse(path, find_module(pl_module, path), calls[path])
         elif calls or stepped:
             self.detach()
             raise SettingError(_ambiguous(pl_module, self.path, list(calls)))
@@ -109,7 +109,8 @@ class GaugeSource:
             self._recorder.remove()
         self._recorder = None
 
-    def _finish(self, path: str, module: nn.Module, example: ExampleInputs) -> None:
+    def analyse(self, path: str, module: nn.Module, example: ExampleInputs) -> None:
+        """Find the gauge group of a module from what it is called with."""
         example = example.fitted(module)
         gauge = gauge_of(module, example)
         if given_gauge(module) is None and not self.conditional:

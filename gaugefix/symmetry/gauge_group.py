@@ -156,7 +156,14 @@ class GaugeGroup:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by name, shared ones under every name; ``_orig_mod`` of torch.compile left out."""
+    """All parameters and buffers by name, shared ones under every name.
+
+    The names are those inside the wrappers of ``torch.compile``, DistributedDataParallel and Lightning Fabric.
+    """
+    for wrapper in ("_forward_module", "module"):
+        inner = getattr(model, wrapper, None)
+        if type(model).__name__ in ("_FabricModule", "DistributedDataParallel") and inner is not None:
+            return named_tensors(inner)
     found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     found.update(model.named_buffers(remove_duplicate=False))
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in found.items()}
