@@ -123,8 +123,8 @@ of the optimizer's state, the comparison of outputs before and after, and the me
 gauge group, once per fit, is not included. The networks are those of the recipes, at their settings: an MLP of four
 layers of 256 units, a CNN with batch norms, a rotary transformer of width 96 with three layers, a neural ODE with 16
 states; SGD for the first two, AdamW for the others. They are small: on larger batches a step costs more, and the share
-is smaller, and `every_n_steps` of a term divides it. The machine was busy: a second run gave shares that differ by up to
-a half, those below 3 % by up to a factor of two. Empty: does not apply (no blocks, no units, no repeated layers).
+is smaller, and `every_n_steps` of a term divides it. The machine was busy: a second run gave shares that differ by up
+to a half, those below 3 % by up to a factor of two. Empty: does not apply (no blocks, no units, no repeated layers).
 
 """
 
