@@ -78,7 +78,12 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the summary and close the files."""
+        """Write the summary and close the files.
+
+        The process that only launched those that trained leaves theirs alone.
+        """
+        if not self._started and (self.directory / "metrics.jsonl").exists():
+            return
         self.log_summary({"status": status})
         self._open().close()
         self._file = None
