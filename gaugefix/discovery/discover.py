@@ -39,7 +39,7 @@ from gaugefix.symmetry import (
 def discover(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> GaugeGroup:
     """Find the gauge group of ``model``: transformations of its parameters that leave its outputs unchanged.
 
-    The model is traced by ``torch.export`` and run on channel labels (DISCOVERY: every operation adds constraints by
+    The model is traced by ``torch.export`` and run on channel labels (every operation adds constraints by
     the rule in its row of a table; an operation without a rule freezes what reaches it).
 
     Args:

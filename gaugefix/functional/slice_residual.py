@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def slice_residual(model: nn.Module, gauge: GaugeGroup, slice: str | Slice = "minimal_norm") -> float:
     """Return the residual of ``slice`` at ``model``: 0 exactly on the slice, and without dimension.
 
-    For minimal norm it is ‖μ‖/‖θ‖², μ the moment map (MATH §5); each slice says what its own is. It costs one pass over
-    the parameters, and nothing is solved: use it where the distance itself (:func:`gaugefix.drift`) is too dear.
+    For minimal norm it is ‖μ‖/‖θ‖², μ the moment map (docs/noether.md); each slice says what its own is. It costs one
+    pass over the parameters, and nothing is solved: use it where the distance itself (:func:`gaugefix.drift`) is too
+    dear.
 
     Args:
         model: any model that the group fits.

@@ -32,7 +32,7 @@ class ComplexScaling(MatrixGroup):
     B the second moments of vectors and covectors: a rotation leaves the norm alone.
 
     Arises at the q/k head axis behind rotary position embeddings (RoPE, arXiv 2104.09864), one plane per frequency
-    (MATH section 2).
+    (docs/concepts/gauge_groups.md).
 
     Args:
         batch: number of planes.

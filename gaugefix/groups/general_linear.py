@@ -25,7 +25,7 @@ class GeneralLinear(MatrixGroup):
     from a to b. That curve is a geodesic of the left-invariant Riemannian metric only if log(a⁻¹b) is normal; so the
     triangle inequality holds along one-parameter subgroups (with equality) and for commuting normal elements, but in
     general it may fail, by a term of third order in the distances. Arises at the q/k head axis without RoPE, the
-    v/o head axis, LoRA rank and linear bottlenecks (MATH section 2; arXiv 2402.02362).
+    v/o head axis, LoRA rank and linear bottlenecks (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: size of a block.

@@ -34,7 +34,7 @@ class Orthogonal(MatrixGroup):
     ⟨XP, dP⟩ (an angular momentum) is not exact: a constraint on velocities, no conserved quantity. Nor does
     the group change the norm, so that the moment map is zero.
 
-    Arises at RMSNorm, and with ``fixes_ones`` at LayerNorm (MATH section 2; arXiv 2402.02362).
+    Arises at RMSNorm, and with ``fixes_ones`` at LayerNorm (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: size of a block.

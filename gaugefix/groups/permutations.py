@@ -24,7 +24,7 @@ class Permutations(Group):
     shape (0,), exp gives only the identity, log exists only there, and there is no charge. The distance
     sqrt(#{i : a_i ≠ b_i}) is the root of the Hamming metric, hence a metric, invariant on both sides; it is the
     Frobenius distance of the matrices divided by sqrt(2). Arises at hidden units, heads and experts
-    (MATH section 2; arXiv 2402.02362).
+    (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: number of units.

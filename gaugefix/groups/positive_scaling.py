@@ -19,7 +19,8 @@ class PositiveScaling(DiagonalGroup):
     """Diagonal matrices with positive entries, g = diag(λ₁, …, λ_n).
 
     Elements λ and algebra vectors x = log λ have shape (n,). The distance ‖log a - log b‖ is a metric, invariant on
-    both sides. Arises at ReLU, LeakyReLU, PReLU, max and average pooling (MATH section 2; arXiv 2402.02362).
+    both sides. Arises at ReLU, LeakyReLU, PReLU, max and average pooling
+    (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: number of units.

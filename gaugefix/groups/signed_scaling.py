@@ -26,7 +26,7 @@ class SignedScaling(DiagonalGroup):
 
     is the norm of the *complex* principal logarithm of a⁻¹b. It is a product of metrics, so it is a metric on the
     whole group, invariant on both sides. Arises between a norm gain and the next linear map, and between the
-    up- and down-projections of SwiGLU (MATH section 2; arXiv 2402.02362).
+    up- and down-projections of SwiGLU (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: number of units.

@@ -22,7 +22,7 @@ class Signs(DiagonalGroup):
     Elements are floating-point tensors of shape (n,). The group is discrete: the algebra is zero-dimensional (vectors
     of shape (0,)), exp gives only the identity, log exists only there, and there is no charge. The distance is the one
     that :class:`SignedScaling` gives its subgroup, π·sqrt(#{i : a_i ≠ b_i}): the root of the Hamming metric, hence
-    a metric, invariant on both sides. Arises at tanh, erf and sin (MATH section 2; arXiv 2402.02362).
+    a metric, invariant on both sides. Arises at tanh, erf and sin (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: number of units.

@@ -21,7 +21,7 @@ class Translations(Group):
     Elements and algebra vectors have shape (n,) and are the same tensors; exp and log do nothing. The distance
     ‖a - b‖ is a metric, invariant on both sides. What stays unchanged is a sum v + c of a vector leg v and a covector
     leg c, not a contraction. Arises at key biases, at value bias → output bias, and at logits whose observable is the
-    probability (MATH section 2; arXiv 2402.02362).
+    probability (docs/concepts/gauge_groups.md; arXiv 2402.02362).
 
     Args:
         n: number of entries.

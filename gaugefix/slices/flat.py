@@ -1,8 +1,8 @@
 """Flat (Fisher-balanced) gauge: the point of the orbit where Σ E‖gradient‖² is smallest.
 
 A gradient moves by g⁻ᵀ, so that what holds for weights and minimal norm holds for gradients with vectors and covectors
-exchanged (MATH §3): F_in,i = F_out,i for every scaled unit, F the mean squared gradients of its incoming and outgoing
-weights; a unit alone has λ_i = (F_in,i/F_out,i)^{1/4}. E[G Gᵀ] is the same over vectors and covectors for a GL block.
+exchanged (docs/concepts/slices.md): F_in,i = F_out,i for every scaled unit, F the mean squared gradients of its
+incoming and outgoing weights; a unit alone has λ_i = (F_in,i/F_out,i)^{1/4}. E[G Gᵀ] is the same over vectors and covectors for a GL block.
 The trace of the Fisher information, to which E‖gradient‖² comes close, is least along the orbit.
 """
 

@@ -29,7 +29,7 @@ class Reference(Slice):
     increase the distance. They start from where the parameters are, or from where the canonical forms of both lead, if
     that is nearer. The problem is not convex: the result is a local minimum, and the reference itself if it lies on the
     orbit and its canonical form is unique. Averages of models that were brought to one reference make sense
-    (MATH §3; for permutations Ainsworth et al., *Git Re-Basin*, arXiv 2209.04836).
+    (docs/concepts/slices.md; for permutations Ainsworth et al., *Git Re-Basin*, arXiv 2209.04836).
 
     Args:
         reference: a module, or parameters by name, as of a ``state_dict``; copied.

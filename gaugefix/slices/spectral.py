@@ -5,7 +5,7 @@ In this order, each step by quantities that the later ones do not change:
 1. shifts and kernels, by conditions that the linear part leaves alone (:mod:`gaugefix.slices.affine_gauge`);
 2. rotations of a residual stream: principal axes of what enters and leaves it (:mod:`gaugefix.slices.stream`);
 3. scalings, mixings and planes: minimal norm, a convex problem whose solution is unique up to rotations and signs
-   (Kempf and Ness 1979; MATH §3); norm 1 for scales without a counterpart;
+   (Kempf and Ness 1979; docs/concepts/slices.md); norm 1 for scales without a counterpart;
 4. permutations: units, heads and channels by decreasing size;
 5. the rotation of each block: second moments A = B = diag(s) with decreasing s, the singular values of W_Qᵀ W_K per
    head; of each plane: principal axes, so that its phase is fixed;

@@ -2,7 +2,7 @@
 
 A norm x̂ = x/rms(x) commutes with R ∈ O(d), a layer norm with those R that keep the ones. Behind the gain,
 y = γ⊙x̂ + β, the same rotation acts as g = γRγ⁻¹: readers move by W → W g⁻¹ and β by gβ, while γ stays as it is and no
-parameter is absorbed (MATH §2). Exact wherever no γ_i is zero.
+parameter is absorbed (docs/concepts/gauge_groups.md). Exact wherever no γ_i is zero.
 """
 
 from __future__ import annotations
