@@ -94,8 +94,8 @@ class Group(ABC):
 
         The charge q is the moment map of half the squared norm, <q, x> = d/dt ½Σ‖exp(tx)·P‖² at t = 0: the second
         moments of the vectors minus those of the covectors (q_i = in_i - out_i; C = Σ PPᵀ - Σ PPᵀ), for a
-        translation the first moments. Gradient flow conserves it (docs/noether.md). It is a difference of large numbers, so it is
-        summed and returned in float64, on the device of the first tensor.
+        translation the first moments. Gradient flow conserves it (docs/noether.md). It is a difference
+        of large numbers, so it is summed and returned in float64, on the device of the first tensor.
         """
 
     @abstractmethod

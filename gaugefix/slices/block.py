@@ -19,7 +19,9 @@ def balance_blocks(
     """Solve gAgᵀ = g⁻ᵀBg⁻¹ with g symmetric positive, for (batch, n, n) second moments A and B.
 
     With A = LLᵀ, B = KKᵀ and LᵀK = U s Vᵀ: h = s^{1/2} Uᵀ L⁻¹ brings both to diag(s), M = hᵀh is the geometric mean of
-    A⁻¹ and B, and g = M^{1/2}, the symmetric factor of h (Bhatia, *Positive Definite Matrices*, ch. 4). U and s² are the eigenvectors and eigenvalues of LᵀBL, which is cheaper than the singular values. Rank-deficient blocks (LoRA at initialisation has B = 0) are left alone.
+    A⁻¹ and B, and g = M^{1/2}, the symmetric factor of h (Bhatia, *Positive Definite Matrices*, ch. 4). U and s²
+    are the eigenvectors and eigenvalues of LᵀBL, which is cheaper than the singular values. Rank-deficient blocks (LoRA
+    at initialisation has B = 0) are left alone.
 
     Args:
         a: Σ PPᵀ over vectors, float64.

@@ -2,8 +2,9 @@
 
 A gradient moves by g⁻ᵀ, so that what holds for weights and minimal norm holds for gradients with vectors and covectors
 exchanged (docs/concepts/slices.md): F_in,i = F_out,i for every scaled unit, F the mean squared gradients of its
-incoming and outgoing weights; a unit alone has λ_i = (F_in,i/F_out,i)^{1/4}. E[G Gᵀ] is the same over vectors and covectors for a GL block.
-The trace of the Fisher information, to which E‖gradient‖² comes close, is least along the orbit.
+incoming and outgoing weights; a unit alone has λ_i = (F_in,i/F_out,i)^{1/4}. E[G Gᵀ] is the same over vectors and
+covectors for a GL block. The trace of the Fisher information, to which E‖gradient‖² comes close, is least along the
+orbit.
 """
 
 from __future__ import annotations
