@@ -23,6 +23,7 @@ from gaugefix.symmetry import (
     named_tensors,
 )
 from gaugefix.transport.attachments import Attached, attached
+from gaugefix.transport.centered import centered
 from gaugefix.transport.laws import Policy
 from gaugefix.transport.scale import is_plain_scaling, scale_
 
@@ -75,7 +76,8 @@ def act_(
     names = list(dict.fromkeys(name for symmetry, _ in steps for name in symmetry.reads))
     _require_own_tensors({name: tensors[name] for name in names})
     attachments = attached({name: tensors[name] for name in names}, optimizers, unknown_optimizer)
-    along = attachments.along
+    averages = centered(attachments.along)
+    along = [*attachments.along, *(average.before for average in averages)]
     copies = [_copy_tensors(copy, gauge) for copy in averaged]
     scalings = list(takewhile(lambda step: is_plain_scaling(step[0]), steps))
     # Parameters that only scale are multiplied in place; those that a later step reads are computed aside first.
@@ -91,6 +93,8 @@ def act_(
     scale_({id(item.tensor): item for item in everything}.values(), scalings)
     for target, new in updates:
         target.copy_(new)
+    for average in averages:
+        average.mend_()
     for item in along:
         if item.sparse_of is not None and item.sparse_of.grad is not None:
             item.sparse_of.grad = item.tensor.to_sparse(item.sparse_of.grad.sparse_dim())
