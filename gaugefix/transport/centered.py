@@ -1,7 +1,8 @@
 """Centered averages: squares from which an optimizer takes the square of a mean.
 
 RMSprop(centered=True) divides by √(E[g²] − E[g]²). A mixing element moves E[g] exactly and E[g²] by elementwise
-squares, each for itself, so that the difference could become negative. It is the variance that moves by elementwise squares:
+squares, each for itself, so that the difference could become negative. It is the variance that moves by elementwise
+squares:
 
     E[g²]' = S (E[g²] − E[g]²) + (E[g]')²,      S the elementwise square of the matrix that moves gradients,
 
