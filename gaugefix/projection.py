@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gaugefix.slices import Slice, diagonal_part, dyadic, get_slice
+from gaugefix.slices import Slice, agreed, diagonal_part, dyadic, get_slice, tensors_for
 from gaugefix.symmetry import Element, GaugeGroup
 from gaugefix.transport import Policy, act_
 
@@ -63,7 +63,6 @@ def project_(
 def solve(model: nn.Module, gauge: GaugeGroup, slice: str | Slice, dyadic_only: bool = False) -> Element:
     """Return the element that brings ``model`` onto the slice; nothing is changed."""
     target = get_slice(slice)
-    tensors = gauge.check(model)
-    if not dyadic_only:
-        return target.solve(gauge, tensors)
-    return dyadic(gauge, target.solve(diagonal_part(gauge), tensors))
+    tensors = tensors_for(target, gauge, model)
+    element = agreed(target.solve(diagonal_part(gauge) if dyadic_only else gauge, tensors), tensors)
+    return dyadic(gauge, element) if dyadic_only else element

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from gaugefix.sharding import is_sharded, structure_of
 from gaugefix.testing import Probe
 
 ROWS = 8
@@ -52,7 +53,11 @@ class ExampleInputs:
             return whole
         cut = whole.on_tensors(lambda t: t[:ROWS].clone())
         try:
-            Probe(module, cut.args, cut.kwargs)()
+            if is_sharded(module):  # processes must not wait for one another here: their inputs may differ in size
+                few = cut.on_tensors(lambda t: t.to("meta"))
+                Probe(structure_of(module).to("meta"), few.args, few.kwargs)()
+            else:
+                Probe(module, cut.args, cut.kwargs)()
         except Exception:  # whatever it is, the first axis was no batch axis
             return whole
         return cut

@@ -3,39 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from gaugefix.callbacks.lightning_callback import Trainer
 from gaugefix.errors import CheckpointError, SettingError
+from gaugefix.sharding import is_dtensor, place_of
 
 # strategy class (matched by name along its bases, in either Lightning package) -> why it cannot work
 _REFUSED = {
     "FSDPStrategy": "it flattens parameters into shards",
     "XLAFSDPStrategy": "it flattens parameters into shards",
     "DeepSpeedStrategy": "it keeps parameters and optimizer states in partitions of its own",
-    "ModelParallelStrategy": "its parameters are DTensors, which are not supported yet",
 }
+_SHARDING = "ModelParallelStrategy"
 _MEND = "Train with strategy='ddp' or on one device, or leave the gaugefix callbacks out."
+_SHARDED = "GaugeProjection and OrbitDrift with slice 'minimal_norm' take shards."
 
 
-def check_strategy(trainer: Trainer) -> None:
-    """Raise :class:`SettingError` for a strategy that does not keep whole parameters."""
+def check_strategy(trainer: Trainer, takes_shards: bool = False, owner: str = "This callback") -> None:
+    """Raise :class:`SettingError` for a strategy under which parameters cannot be moved.
+
+    Args:
+        trainer: whose strategy it is.
+        takes_shards: whether the callback works on parameters that ``fully_shard`` has sharded.
+        owner: class of the callback.
+    """
     for base in type(trainer.strategy).__mro__:
         if base.__name__ in _REFUSED:
             raise SettingError(
                 f"Expected a strategy with whole parameters, got {base.__name__}: {_REFUSED[base.__name__]}. {_MEND}"
             )
-
-
-def check_parameters(module: nn.Module) -> None:
-    """Raise :class:`SettingError` for sharded parameters."""
-    for name, parameter in module.named_parameters():
-        if isinstance(parameter, DTensor):
+        if base.__name__ == _SHARDING and not takes_shards:
             raise SettingError(
-                f"Expected a plain tensor for '{name}', got a DTensor (ModelParallelStrategy or fully_shard). {_MEND}"
+                f"Expected a strategy with whole parameters, got {_SHARDING}: {owner} as it is set does not work on "
+                f"shards. {_SHARDED} {_MEND}"
             )
+        if base.__name__ == _SHARDING and _tensor_parallel(trainer.strategy) > 1:
+            raise SettingError(
+                f"Expected tensor_parallel_size=1 for {_SHARDING}, got {_tensor_parallel(trainer.strategy)}: only "
+                f"parameters that are sharded by rows can be moved. {_MEND}"
+            )
+
+
+def _tensor_parallel(strategy: Any) -> int:
+    size = getattr(strategy, "_tensor_parallel_size", 1)  # "auto" until the processes are known
+    return size if isinstance(size, int) else 1
+
+
+def check_parameters(module: nn.Module, takes_shards: bool = False, owner: str = "This callback") -> None:
+    """Raise :class:`SettingError` for parameters that are sharded otherwise than the callback can take.
+
+    Args:
+        module: the LightningModule.
+        takes_shards: whether it takes parameters that are sharded by rows over one mesh dimension.
+        owner: class of the callback.
+    """
+    for name, parameter in module.named_parameters():
+        if is_dtensor(parameter) and not takes_shards:
+            raise SettingError(
+                f"Expected a plain tensor for '{name}', got a DTensor ({_SHARDING} or fully_shard): {owner} as it is "
+                f"set does not work on shards. {_SHARDED} {_MEND}"
+            )
+        place_of(name, parameter)
 
 
 def check_checkpoint(saved: Mapping[str, list[int]], now: Mapping[str, list[int]], owner: str) -> None:

@@ -14,6 +14,7 @@ from gaugefix.callbacks.example_inputs import ExampleInputs
 from gaugefix.callbacks.submodule import uncompiled, unwrapped
 from gaugefix.discovery import discover
 from gaugefix.errors import DiscoveryError, NoEffectWarning
+from gaugefix.sharding import is_sharded, structure_of
 from gaugefix.symmetry import GaugeGroup
 
 
@@ -68,7 +69,11 @@ def gauge_of(module: nn.Module, example: ExampleInputs) -> GaugeGroup:
         with uncompiled(module), torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NoEffectWarning)  # the callback gives its own
             try:
-                gauge = discover(module, example.args, example.kwargs)
+                if is_sharded(module):
+                    example = example.on_tensors(lambda t: t.to("cpu"))
+                    gauge = discover(structure_of(module), example.args, example.kwargs)
+                else:
+                    gauge = discover(module, example.args, example.kwargs)
             except DiscoveryError as error:
                 mend = "Hand the group to the callbacks with gaugefix.callbacks.use_gauge(module, gauge)."
                 raise DiscoveryError(f"{error} {mend}") from error

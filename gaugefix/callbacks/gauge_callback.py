@@ -68,7 +68,12 @@ class GaugeCallback(ModelCallback):
         self._counter.attach(trainer.optimizers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Act on the untrained model. Only now have weights and optimizers of a checkpoint been restored."""
+        """Act on the untrained model. Only now have weights and optimizers of a checkpoint been restored.
+
+        Some strategies restore the state of callbacks so late too, after ``on_fit_start``.
+        """
+        if self._recognise(pl_module):
+            self._fresh = self._counter.steps == 0
         if self._ready(trainer):
             self._start(trainer, pl_module)
 

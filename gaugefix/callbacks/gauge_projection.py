@@ -19,6 +19,7 @@ from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, SliceError, did_you_mean
 from gaugefix.functional import distances, log_norms
 from gaugefix.projection import solve
+from gaugefix.sharding import reshard_
 from gaugefix.slices import get_slice
 from gaugefix.symmetry import Element
 from gaugefix.transport import Policy, act_, attached
@@ -119,6 +120,10 @@ class GaugeProjection(GaugeCallback):
         self._watch.load_state_dict(None)
 
     @property
+    def takes_shards(self) -> bool:
+        return get_slice(self.slice).takes_shards
+
+    @property
     def acts_at_start(self) -> bool:
         return self.at_start
 
@@ -147,6 +152,7 @@ class GaugeProjection(GaugeCallback):
     @torch.no_grad()
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Project."""
+        reshard_(pl_module)
         flat = self.slice == _FLAT and (self._started or not self.at_start)
         self._started = True
         if flat and not self._watch.ready:
@@ -200,7 +206,7 @@ class GaugeProjection(GaugeCallback):
             self._tell(trainer, analysed, element)
             return math.nan
         agree = trainer.strategy.reduce_boolean_decision
-        kept, error = guarded_act_(analysed, element, optimizers, copies, policy, agree)
+        kept, error = guarded_act_(analysed, element, optimizers, copies, policy, agree, trainer.lightning_module)
         self._in_a_row = 0 if kept else self._in_a_row + 1
         if kept:
             self._tell(trainer, analysed, element)
@@ -230,6 +236,7 @@ class GaugeProjection(GaugeCallback):
 
     def look_at_first_step(self, trainer: Trainer, analysed: Analysed) -> None:
         """Refuse an optimizer whose state cannot move now, not at the first projection hours later."""
+        reshard_(analysed.module)
         attached(analysed.gauge.check(analysed.module), trainer.optimizers, self.unknown_optimizer)
 
     def state_dict(self) -> dict[str, Any]:

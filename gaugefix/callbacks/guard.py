@@ -11,8 +11,10 @@ from torch.optim import Optimizer
 
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.second_opinion import change_in_double
+from gaugefix.sharding import apart, coarsest_forward, is_sharded, rows_here
 from gaugefix.symmetry import Element, GaugeGroup
 from gaugefix.testing import Probe, relative_change, tolerance_for
+from gaugefix.testing.tolerance import least_precise
 from gaugefix.transport import Policy, act_, attached
 
 
@@ -45,7 +47,7 @@ class Snapshot:
         for copy in averaged:
             copied = gauge.check(copy)
             everything += [copied[name] for name in names]
-        self._values = [(tensor, tensor.detach().clone()) for tensor in everything]
+        self._values = [(tensor, rows_here(tensor.detach()).clone()) for tensor in everything]
         # Sparse gradients are replaced and cleared states dropped: the old objects are enough.
         sparse = [item.sparse_of for item in attachments.along if item.sparse_of is not None]
         self._gradients = [(parameter, parameter.grad) for parameter in sparse]
@@ -53,14 +55,14 @@ class Snapshot:
 
     @property
     def before(self) -> dict[int, Tensor]:
-        """The values of the tensors that move, by the ``id`` of the tensor."""
+        """The values of the tensors that move (of shards: the rows here), by the ``id`` of the tensor."""
         return {id(tensor): value for tensor, value in self._values}
 
     @torch.no_grad()
     def restore(self) -> None:
         """Write everything back."""
         for tensor, value in self._values:
-            tensor.copy_(value)
+            rows_here(tensor).copy_(value)
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         for optimizer, parameter, state in self._states:
@@ -74,11 +76,13 @@ def guarded_act_(
     averaged: Sequence[nn.Module],
     policy: Policy,
     agree: Callable[[bool], bool],
+    root: nn.Module | None = None,
 ) -> tuple[bool, float]:
     """Act with ``element``, unless that changes the outputs on the example inputs by more than rounding.
 
     Outputs are computed in the precision of the model; if they change by more than that explains, in float64 too, for
-    a model in a bad gauge has errors of its own (:func:`change_in_double`).
+    a model in a bad gauge has errors of its own (:func:`change_in_double`). There is no second opinion on a sharded
+    model: the float64 copy would be whole.
 
     Args:
         analysed: the module with its group and example inputs.
@@ -87,6 +91,7 @@ def guarded_act_(
         averaged: copies that move along.
         policy: for states without a law.
         agree: makes one decision of those of all processes, which see different inputs.
+        root: the whole model, if the module is a part of it.
 
     Returns:
         Whether the element acted, and the relative change of the outputs.
@@ -94,12 +99,17 @@ def guarded_act_(
     model, gauge, inputs = analysed.module, analysed.gauge, analysed.inputs
     assert inputs is not None
     probe = Probe(model, inputs.args, inputs.kwargs)
+    whole = model if root is None else root
+    sharded = is_sharded(whole)
     snapshot = Snapshot(model, gauge, element, optimizers, averaged, policy)
-    before = probe()
+    with apart(whole, model):
+        before = probe()
     try:
         act_(model, gauge, element, optimizers, averaged=averaged, unknown_optimizer=policy)
-        error, most = relative_change(before, probe()), tolerance_for(model)
-        if not error <= most:
+        with apart(whole, model):
+            after = probe()
+        error, most = relative_change(before, after), _tolerance(model, whole)
+        if not error <= most and not sharded:
             error = change_in_double(model, inputs.args, inputs.kwargs or {}, snapshot.before)
         kept = agree(error <= most)
     except BaseException:
@@ -108,3 +118,8 @@ def guarded_act_(
     if not kept:
         snapshot.restore()
     return kept, error
+
+
+def _tolerance(model: nn.Module, whole: nn.Module) -> float:
+    """That of the parameters, or of what a policy of ``fully_shard`` rounds them to for a forward."""
+    return tolerance_for(model) * max(1.0, coarsest_forward(whole) / torch.finfo(least_precise(model)).eps)

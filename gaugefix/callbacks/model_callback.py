@@ -45,6 +45,11 @@ class ModelCallback(LightningCallback):
         self._saved_parameters: dict[str, list[int]] | None = None
         self._active = False
 
+    @property
+    def takes_shards(self) -> bool:
+        """Whether it works on parameters that ``fully_shard`` has sharded, as it is set."""
+        return False
+
     def forget(self) -> None:
         """Forget what belongs to another model."""
         self.seconds = self.discovery_seconds = 0.0
@@ -63,7 +68,7 @@ class ModelCallback(LightningCallback):
         """Refuse what cannot work before anything is spent on it."""
         if stage != "fit":
             return
-        check_strategy(trainer)
+        check_strategy(trainer, self.takes_shards, type(self).__name__)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         same = [c for c in callbacks if type(c) is type(self) and c.state_key == self.state_key]
         if len(same) > 1:
@@ -76,11 +81,8 @@ class ModelCallback(LightningCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the model."""
-        check_parameters(pl_module)
-        saved, self._saved_parameters = self._saved_parameters, None
-        if saved is not None:
-            check_checkpoint(saved, parameter_shapes(pl_module, self.module), type(self).__name__)
-        elif self._model is None or self._model() is not pl_module:
+        check_parameters(pl_module, self.takes_shards, type(self).__name__)
+        if not self._recognise(pl_module) and (self._model is None or self._model() is not pl_module):
             self.forget()
         self._model = weakref.ref(pl_module)
         self.gauge = None
@@ -146,6 +148,13 @@ class ModelCallback(LightningCallback):
                     NoEffectWarning,
                 )
         return self._active
+
+    def _recognise(self, pl_module: LightningModule) -> bool:
+        """Check the state of a checkpoint that was loaded since the last call; return whether there was one."""
+        saved, self._saved_parameters = self._saved_parameters, None
+        if saved is not None:
+            check_checkpoint(saved, parameter_shapes(pl_module, self.module), type(self).__name__)
+        return saved is not None
 
     def _collect(self, pl_module: LightningModule, stepped: bool) -> None:
         """Find the gauge group from the calls that were recorded, if it is not known yet."""

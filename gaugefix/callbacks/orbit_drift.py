@@ -12,6 +12,7 @@ from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
 from gaugefix.errors import NonFiniteError, ProjectionWarning
 from gaugefix.functional import Drift, distances, drift
+from gaugefix.sharding import reshard_
 from gaugefix.slices import get_slice
 from gaugefix.symmetry import Element
 
@@ -73,9 +74,14 @@ class OrbitDrift(GaugeCallback):
         self._before: Element | None = None
         self._warned = False
 
+    @property
+    def takes_shards(self) -> bool:
+        return get_slice(self.slice).takes_shards
+
     @torch.no_grad()
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Measure and log."""
+        reshard_(pl_module)
         try:
             self.last = drift(analysed.module, analysed.gauge, self.slice, near=self._near())
         except NonFiniteError as reason:

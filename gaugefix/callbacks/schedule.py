@@ -26,17 +26,19 @@ class StepCounter:
         self.every = every
         self.steps = 0
         self._seen = 0
+        self._base = 0
+        self._counts: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Start counting; the count goes on from ``steps``."""
         self.detach()
-        base, counts = self.steps, dict[int, int]()
+        self._base, self._counts = self.steps, {}
 
         def count(key: int, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if is_real(optimizer):
-                counts[key] = counts.get(key, 0) + 1
-                self.steps = base + max(counts.values())
+                self._counts[key] = self._counts.get(key, 0) + 1
+                self.steps = self._base + max(self._counts.values())
 
         self._handles = [o.register_step_post_hook(partial(count, k)) for k, o in enumerate(optimizers)]
 
@@ -52,8 +54,9 @@ class StepCounter:
         return self.steps > before, self.steps // self.every > before // self.every
 
     def restore(self, steps: int) -> None:
-        """Go on from ``steps``, in phase."""
-        self.steps = self._seen = steps
+        """Go on from ``steps``, in phase; while it is attached too."""
+        self.steps = self._seen = self._base = steps
+        self._counts = {}
 
 
 def is_real(optimizer: Optimizer) -> bool:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import DiagonalGroup, GeneralLinear, PositiveScaling
-from gaugefix.slices import Slice, get_slice
+from gaugefix.sharding import Shards
+from gaugefix.slices import Slice, agreed, get_slice, tensors_for
 from gaugefix.symmetry import Element, GaugeGroup
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ def drift(
         NonFiniteError: if a parameter is not finite.
     """
     target = get_slice(slice)
-    tensors = gauge.check(model)
-    if near is not None and near.steps and all(isinstance(gauge[name].group, DiagonalGroup) for name, _ in near.steps):
+    tensors = tensors_for(target, gauge, model)
+    if near is not None and _helps(gauge, near) and not isinstance(tensors, Shards):
         element, residual = _from_near(gauge, target, tensors, near), target.residual(gauge, tensors)
     else:
         element, residual = target.measure(gauge, tensors)
+        element = agreed(element, tensors)
     squares = log_norms(gauge, element)
     dimension = sum(gauge[name].group.dimension for name in squares)
     total = sum(squares.values())
@@ -70,6 +72,11 @@ def drift(
         residual=float(residual),
         element=element,
     )
+
+
+def _helps(gauge: GaugeGroup, near: Element) -> bool:
+    """Whether there is a start, and it is one of scalings alone."""
+    return bool(near.steps) and all(isinstance(gauge[name].group, DiagonalGroup) for name, _ in near.steps)
 
 
 def _from_near(gauge: GaugeGroup, target: Slice, tensors: Mapping[str, Tensor], near: Element) -> Element:

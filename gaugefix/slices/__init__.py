@@ -5,6 +5,7 @@ from gaugefix.slices.dyadic import diagonal_part, dyadic
 from gaugefix.slices.flat import Flat
 from gaugefix.slices.gradient_moments import GradientMoments
 from gaugefix.slices.minimal_norm import MinimalNorm
+from gaugefix.slices.on_shards import agreed, tensors_for
 from gaugefix.slices.reference import Reference
 from gaugefix.slices.spectral import Spectral
 from gaugefix.slices.unit_norm import UnitNorm
@@ -17,9 +18,11 @@ __all__ = [
     "Slice",
     "Spectral",
     "UnitNorm",
+    "agreed",
     "diagonal_part",
     "dyadic",
     "get_slice",
     "register_slice",
     "slice_names",
+    "tensors_for",
 ]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import ComplexScaling
+from gaugefix.sharding import subset, widened
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.layout import as_scaling, joined, layout_of, piece_of, weight_of
 from gaugefix.slices.rank_one import Coupling, newton_step
@@ -141,7 +142,7 @@ class Balance:
         return Moments(totals[0], totals[1], parts)
 
     def _weighted(self, term: Term, square: Tensor, factors: dict[int, Tensor]) -> tuple[Tensor, ...]:
-        weights = [weight_of(side, factors) for side in term.sides]
+        weights = self._weights(term, factors)
         if not term.flat:
             for weight in weights:
                 square = square * weight
@@ -151,6 +152,10 @@ class Balance:
             return (square * first,)
         second = weights[1].reshape(-1)
         return first * (square @ second), second * (square.t() @ first)
+
+    def _weights(self, term: Term, factors: dict[int, Tensor]) -> list[Tensor]:
+        """exp(2 Σ p u) over the entries of every side."""
+        return [weight_of(side, factors) for side in term.sides]
 
     # ---- the solution ----------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -178,9 +183,10 @@ class Balance:
         delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
         largest = float(delta.abs().max() + 0.0 * (now.ins + now.outs).sum())  # NaN if any moment is not finite
         if not largest < 80.0:  # NaN, or squares that overflowed
-            require_finite({term.parameter: tensors[term.parameter] for term in self.terms})
+            names = [term.parameter for term in self.terms]
+            require_finite(subset(tensors, names))
             if now.ins.dtype != torch.float64:
-                return self.solve({t.parameter: tensors[t.parameter].double() for t in self.terms}, tolerance)
+                return self.solve(widened(tensors, names), tolerance)
         if self._settled(largest, self.coupling.contraction, tolerance):
             return delta
         return self.refine(self.squares(tensors), torch.zeros_like(delta), tolerance, iterations, now)

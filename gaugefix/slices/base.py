@@ -19,6 +19,8 @@ class Slice(ABC):
     """One gauge condition. Subclasses are registered by :func:`register_slice`."""
 
     name: ClassVar[str]
+    takes_shards: ClassVar[bool] = False
+    """Whether ``solve`` reads one tensor at a time, so that no process needs the whole model."""
 
     @abstractmethod
     def solve(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Element:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gaugefix.groups import GeneralLinear
+from gaugefix.sharding import Shards
 from gaugefix.slices.block import balance_blocks, full_rank
 from gaugefix.slices.parallel import over_parts
 from gaugefix.slices.second_moment import second_moments
@@ -40,7 +41,8 @@ class Blocks:
         """Return g and the largest |log| of its eigenvalues for blocks of one round, by name."""
         found: dict[str, tuple[Tensor, float]] = {}
         for group in _by_size(symmetries):
-            if tensors[group[0].legs[0].parameter].device.type == "cpu":  # moments and solutions in one go per thread
+            # Moments and solutions in one go per thread; but shards are gathered in the same order everywhere.
+            if not isinstance(tensors, Shards) and tensors[group[0].legs[0].parameter].device.type == "cpu":
                 parts = over_parts(lambda part: self._solve(part, tensors), group, [s.group.shape[0] for s in group])
             else:
                 parts = [self._solve(group, tensors)]
@@ -67,7 +69,11 @@ class Blocks:
         return full_rank(torch.cat([a for a, _ in moments])) & full_rank(torch.cat([b for _, b in moments]))
 
     def sweep(
-        self, work: dict[str, Tensor], totals: dict[str, Tensor], sizes: dict[str, float], skip: Collection[str]
+        self,
+        work: MutableMapping[str, Tensor],
+        totals: dict[str, Tensor],
+        sizes: dict[str, float],
+        skip: Collection[str],
     ) -> float:
         """Solve every block once, move ``work``, compose onto ``totals``; return the largest |log|."""
         for symmetries in self.rounds:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gaugefix.errors import ConvergenceWarning
 from gaugefix.groups import GeneralLinear
+from gaugefix.sharding import Shards, copied, subset, widened
 from gaugefix.slices.affine_gauge import affine_step
 from gaugefix.slices.anderson import AndersonMixer
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.blocks import Blocks
 from gaugefix.slices.least_norm import is_statistic, least_norm
+from gaugefix.slices.sharded_balance import scale_rows_
 from gaugefix.slices.shift_normal import ShiftNormal
 from gaugefix.slices.term import Moments
 from gaugefix.symmetry import (
@@ -45,11 +47,16 @@ _AFFINE_SWEEPS = 30
 
 
 class Joint:
-    """The joint problem of a gauge group, compiled once."""
+    """The joint problem of a gauge group, compiled once.
 
-    def __init__(self, gauge: GaugeGroup) -> None:
+    Args:
+        gauge: the group.
+        balance: the balance problem of its scalings, if it is not an ordinary one.
+    """
+
+    def __init__(self, gauge: GaugeGroup, balance: Balance | None = None) -> None:
         self.gauge = gauge
-        self.balance = Balance(gauge)
+        self.balance = Balance(gauge) if balance is None else balance
         mixing: list[LinearSymmetry] = []
         self.affine: list[Symmetry] = []
         for s in gauge.applied:
@@ -76,9 +83,9 @@ class Joint:
         if not self.balance.size and not self.affine and self.blocks.exact:
             return self._alone(tensors)
         balanced = u
-        start = {name: tensors[name].detach().double() for name in self.names}
+        start = widened(tensors, self.names)
         require_finite(start)
-        self.scale = _size(start[name] for name in self.blocks.loose if name in start)
+        self.scale = _size(start[name] for name in sorted(self.blocks.loose) if name in start)
         self.normals = {
             s.name: ShiftNormal(s, frozenset(n for n in s.parameters if not is_statistic(n)))
             for s in self.affine
@@ -91,7 +98,7 @@ class Joint:
         squares = self.balance.squares(tensors)
         mixer = AndersonMixer()
         for _ in range(rounds):
-            self.balance.replace_(squares, self._scaled({name: moved[name] for name in shared}, -u))
+            self.balance.replace_(squares, self._scaled(subset(moved, shared), -u))
             better = self.balance.refine(squares, u, 0.1 * tolerance)
             change = float((better - u).abs().max())
             u = mixer.next(u, better)
@@ -112,7 +119,7 @@ class Joint:
         """Blocks that meet nothing else: one solution from their moments, and nothing is copied."""
         found = self.blocks.solve(self.blocks.symmetries, tensors)
         if not all(math.isfinite(float(g.sum())) for g, _ in found.values()):
-            require_finite({name: tensors[name] for name in self.names})
+            require_finite(subset(tensors, self.names))
         return [(name, g) for name, (g, _) in found.items()]
 
     def _give_up(self, balanced: Tensor) -> Steps:
@@ -129,7 +136,7 @@ class Joint:
 
     def _others(
         self, start: Mapping[str, Tensor], u: Tensor, tolerance: float, before: Sequence[tuple[str, Tensor]] = ()
-    ) -> tuple[Steps, dict[str, Tensor], float]:
+    ) -> tuple[Steps, MutableMapping[str, Tensor], float]:
         """Blocks, shifts and kernels at given scalings: their steps, the parameters then, and how far they moved.
 
         Blocks go on from the steps ``before``, those at other scalings.
@@ -143,7 +150,7 @@ class Joint:
         return [*totals.items(), *affine], work, max(first, size)
 
     def _settle(
-        self, start: dict[str, Tensor], tolerance: float, before: Sequence[tuple[str, Tensor]]
+        self, start: Mapping[str, Tensor], tolerance: float, before: Sequence[tuple[str, Tensor]]
     ) -> tuple[float, dict[str, Tensor]]:
         """Sweep until nothing moves; return how far the first sweep went, and the elements of the blocks.
 
@@ -151,7 +158,7 @@ class Joint:
         Those are left where they are from then on, by name.
         """
         while True:
-            work = dict(start)
+            work = copied(start)
             totals: dict[str, Tensor] = {}
             mixing = {s.name for s in self.blocks.symmetries} - self.unreached
             for name, value in (step for step in before if step[0] not in self.unreached):
@@ -179,7 +186,7 @@ class Joint:
                 stacklevel=2,
             )
 
-    def _affine_sweep(self, work: dict[str, Tensor], steps: Steps) -> float:
+    def _affine_sweep(self, work: MutableMapping[str, Tensor], steps: Steps) -> float:
         largest = 0.0
         for s in self.affine:
             if s.name in self.rooted:
@@ -193,7 +200,7 @@ class Joint:
             largest = max(largest, size)
         return largest
 
-    def _affine_steps(self, work: dict[str, Tensor], tolerance: float) -> tuple[Steps, float]:
+    def _affine_steps(self, work: MutableMapping[str, Tensor], tolerance: float) -> tuple[Steps, float]:
         """The shifts and kernels once more, from where the linear part of the element leads; how far they went."""
         steps: Steps = []
         first: float | None = None
@@ -209,10 +216,13 @@ class Joint:
             total[name] = total[name] + value if name in total else value
         return list(total.items()), first or 0.0
 
-    def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> dict[str, Tensor]:
-        out = dict(tensors)
+    def _scaled(self, tensors: Mapping[str, Tensor], u: Tensor) -> MutableMapping[str, Tensor]:
+        out = copied(tensors)
         for symmetry, scale in self.balance.factors(u):
-            out.update(symmetry.transport(out, scale, PARAMETER))
+            if isinstance(out, Shards):
+                scale_rows_(out, symmetry, scale)
+            else:
+                out.update(symmetry.transport(out, scale, PARAMETER))
         return out
 
     def residual(self, tensors: Mapping[str, Tensor], now: Moments | None = None) -> Tensor:
@@ -225,7 +235,8 @@ class Joint:
             norm = now.norm().double().cpu()
         if not self.scalings_only:
             total = total + self.blocks.imbalance(tensors, self.unreached)
-        for name in _names(self.blocks.symmetries) - self.scaled_names:
+        # In one order: shards are gathered here.
+        for name in sorted(_names(self.blocks.symmetries) - self.scaled_names):
             norm = norm + tensors[name].detach().double().square().sum().cpu()
         return total.sqrt() / norm if float(norm) else total
 

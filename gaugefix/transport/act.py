@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gaugefix.errors import NonFiniteError, SymmetryError
 from gaugefix.groups import DiagonalGroup, Group, MatrixGroup
+from gaugefix.sharding import Shards, reshard_, rows_here, shards_of
 from gaugefix.symmetry import (
     GRADIENT,
     PARAMETER,
@@ -46,6 +47,9 @@ def act_(
     Gradients, optimizer states and averaged copies move along (MATH §4). Everything that can fail is done before
     anything is changed.
 
+    Under ``fully_shard`` all processes call this together, with the same element: scalings act on the rows that each
+    has; for a symmetry that mixes rows its parameters are gathered one after another.
+
     Args:
         model: whose parameters and buffers move.
         gauge: the group of this model.
@@ -59,6 +63,7 @@ def act_(
         TransportError: for an optimizer state without a law.
         NonFiniteError: if the element is not finite.
     """
+    reshard_(model)
     tensors = gauge.check(model)
     steps = [(gauge[name], value) for name, value in element.steps]
     for symmetry, value in steps:
@@ -114,21 +119,36 @@ def _require_own_tensors(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _moved(
-    tensors: Mapping[str, Tensor], along: list[Attached], steps: list[tuple[Symmetry, Tensor]]
+    tensors: dict[str, Tensor], along: list[Attached], steps: list[tuple[Symmetry, Tensor]]
 ) -> list[tuple[Tensor, Tensor]]:
     """Compute the new value of everything, step by step, without touching anything.
 
-    Half precision is widened first, so that many steps round but once, where the result is copied back.
+    Half precision is widened first, so that many steps round but once, where the result is copied back. Of sharded
+    tensors only the rows here are kept.
     """
-    now = {name: _wide(t) for name, t in tensors.items()}
-    values = [_wide(item.tensor) for item in along]
-    changed: set[str] = set()
+    now = _working(tensors)
+    kinds: dict[object, list[Attached]] = {}
+    for item in along:
+        kinds.setdefault(item.kind, []).append(item)
+    attached_to = {kind: {item.parameter: item.tensor for item in members} for kind, members in kinds.items()}
+    values = {kind: _working(found) for kind, found in attached_to.items()}
+    changed: dict[str, None] = {}
     for symmetry, value in steps:
-        now = {**now, **symmetry.act(now, value)}
-        values = _transported(symmetry, value, along, values, now)
-        changed |= set(symmetry.parameters) & set(tensors)
-    pairs = [(tensors[name], now[name]) for name in changed]
-    return pairs + [(item.tensor, new) for item, new in zip(along, values, strict=True)]
+        now.update(symmetry.act(now, value))
+        after = {name: now[name] for name in symmetry.reads if name in now}
+        for kind, members in kinds.items():
+            _transport(symmetry, value, members[0].law, values[kind], after)
+        changed.update(dict.fromkeys(name for name in symmetry.parameters if name in tensors))
+    pairs = [(rows_here(tensors[name]), _rows(now, name)) for name in changed]
+    for kind, found in attached_to.items():
+        pairs += [(rows_here(tensor), _rows(values[kind], name)) for name, tensor in found.items()]
+    return pairs
+
+
+def _working(tensors: dict[str, Tensor]) -> MutableMapping[str, Tensor]:
+    """What may be exchanged: the same values, in single precision at least."""
+    found = shards_of(tensors)
+    return found.mapped(_wide, found) if isinstance(found, Shards) else {name: _wide(t) for name, t in found.items()}
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -136,22 +156,17 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.detach().to(wide)
 
 
-def _transported(
-    symmetry: Symmetry, value: Tensor, along: list[Attached], values: list[Tensor], after: Mapping[str, Tensor]
-) -> list[Tensor]:
-    """Move gradients and states through one step, kind by kind."""
-    kinds: dict[object, list[int]] = {}
-    for k, item in enumerate(along):
-        kinds.setdefault(item.kind, []).append(k)
-    out = list(values)
-    for members in kinds.values():
-        law, element = along[members[0]].law, value
-        if law == RATIO and isinstance(symmetry, LinearSymmetry):
-            law, element = GRADIENT, _orthogonal_factor(symmetry.group, value)
-        moved = symmetry.transport({along[k].parameter: values[k] for k in members}, element, law, after)
-        for k in members:
-            out[k] = moved.get(along[k].parameter, values[k])
-    return out
+def _rows(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    return tensors.local[name] if isinstance(tensors, Shards) else tensors[name]
+
+
+def _transport(
+    symmetry: Symmetry, value: Tensor, law: int, values: MutableMapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """Move the gradients or states of one kind through one step."""
+    if law == RATIO and isinstance(symmetry, LinearSymmetry):
+        law, value = GRADIENT, _orthogonal_factor(symmetry.group, value)
+    values.update(symmetry.transport(values, value, law, after))
 
 
 def _orthogonal_factor(group: Group, value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import DiagonalGroup
+from gaugefix.sharding import factor_here, is_dtensor, rows_here
 from gaugefix.symmetry import GRADIENT, RATIO, Leg, LinearSymmetry, Symmetry
 from gaugefix.transport.attachments import Attached
 
@@ -39,8 +40,11 @@ def scale_(everything: Iterable[Attached], steps: Sequence[tuple[Symmetry, Tenso
         for depth, (k, leg) in enumerate(legs.get(item.parameter, ())):
             if depth == len(rounds):
                 rounds.append(([], []))
-            rounds[depth][0].append(item.tensor)
-            rounds[depth][1].append(factors.of(k, leg, item))
+            target, factor = item.tensor, factors.of(k, leg, item)
+            if is_dtensor(target):
+                target, factor = rows_here(target), factor_here(target, factor)
+            rounds[depth][0].append(target)
+            rounds[depth][1].append(factor)
     for targets, multipliers in rounds:
         torch._foreach_mul_(targets, multipliers)
 

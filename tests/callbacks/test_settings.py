@@ -3,9 +3,8 @@
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch.distributed.tensor import DTensor
 
-from gaugefix import GaugeProjection, OrbitDrift
+from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift
 from gaugefix.callbacks.fit_checks import check_parameters, check_strategy
 from gaugefix.errors import SettingError, SliceError
 from tests.callbacks.small_fits import Announced, data, mlp, trainer
@@ -65,10 +64,29 @@ def test_the_strategy_is_checked_before_training():
 def test_sharded_parameters_are_refused(monkeypatch):
     module = torch.nn.Linear(2, 2)
     check_parameters(module)
-    monkeypatch.setattr("gaugefix.callbacks.fit_checks.DTensor", torch.Tensor)
+    monkeypatch.setattr("gaugefix.callbacks.fit_checks.is_dtensor", lambda parameter: True)
     with pytest.raises(SettingError, match=r"plain tensor for 'weight', got a DTensor .* fully_shard"):
         check_parameters(module)
-    assert issubclass(DTensor, torch.Tensor)
+
+
+def test_shards_are_taken_on_minimal_norm_by_projection_and_drift_alone():
+    assert GaugeProjection().takes_shards
+    assert OrbitDrift().takes_shards
+    assert not GaugeProjection("flat").takes_shards
+    assert not OrbitDrift(slice="spectral").takes_shards
+    assert not GaugeRegularizer().takes_shards
+
+
+@pytest.mark.parametrize("size", [1, "auto", 2])
+def test_tensor_parallel_plans_are_refused(size):
+    class Trainer:
+        strategy = type("ModelParallelStrategy", (), {"_tensor_parallel_size": size})()
+
+    if size != 2:
+        check_strategy(Trainer(), takes_shards=True)
+        return
+    with pytest.raises(SettingError, match="tensor_parallel_size=1 for ModelParallelStrategy, got 2"):
+        check_strategy(Trainer(), takes_shards=True)
 
 
 def test_no_attribute_has_a_name_that_lightning_overwrites():

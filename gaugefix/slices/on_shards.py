@@ -1,0 +1,43 @@
+"""What a slice is solved on: whole parameters, or shards where a model has those."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from gaugefix.errors import SliceError
+from gaugefix.sharding import Shards, reshard_, shards_of
+from gaugefix.slices.base import Slice
+from gaugefix.symmetry import Element, GaugeGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+
+def tensors_for(slice: Slice, gauge: GaugeGroup, model: nn.Module) -> MutableMapping[str, Tensor]:
+    """Return the parameters and buffers that the group reads, as the slice can read them.
+
+    Raises:
+        SliceError: if parameters are sharded and the slice does not take that.
+        SymmetryError: if the group belongs to another model.
+    """
+    reshard_(model)
+    tensors = shards_of(gauge.check(model))
+    if isinstance(tensors, Shards) and not slice.takes_shards:
+        raise SliceError(
+            f"Expected whole parameters for slice '{slice.name}', got shards (fully_shard, DTensor). Take "
+            "'minimal_norm', which is solved on shards, or train with strategy='ddp' or on one device."
+        )
+    return tensors
+
+
+def agreed(element: Element, tensors: Mapping[str, Tensor]) -> Element:
+    """Return one element for all processes that share ``tensors``: that of the first."""
+    if not isinstance(tensors, Shards):
+        return element
+    values = tensors.agreed([value for _, value in element.steps])
+    return Element(tuple(zip((name for name, _ in element.steps), values, strict=True)))

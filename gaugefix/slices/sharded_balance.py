@@ -1,0 +1,92 @@
+"""The balance problem on shards: every process squares and sums its own rows.
+
+All that Newton's step needs are sums per unit, so that one all-reduce of a short vector makes the moments of the whole
+model, at every point u: sums over a row are complete where the row is, and sums over a column add up over the
+processes. No weight is gathered.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gaugefix.groups import DiagonalGroup
+from gaugefix.sharding import Shards
+from gaugefix.slices.balance import Balance
+from gaugefix.slices.term import Moments, Squares, Term
+from gaugefix.symmetry import LinearSymmetry
+
+
+@dataclass(eq=False)
+class ShardedBalance(Balance):
+    """As :class:`Balance`, for the rows that :meth:`lay_out` was told of.
+
+    Moments and log-scales lie on the CPU, where every process computes the same from the same sums.
+    """
+
+    _shards: weakref.ref[Shards] | None = field(default=None, init=False, repr=False)
+
+    def lay_out(self, shards: Shards) -> None:
+        """Take over which rows are here; the caller keeps the tensors alive, not this."""
+        self._shards = weakref.ref(shards)
+
+    @property
+    def shards(self) -> Shards:
+        """What was laid out last."""
+        shards = None if self._shards is None else self._shards()
+        assert shards is not None
+        return shards
+
+    def here(self, tensors: Mapping[str, Tensor]) -> Moments:
+        return super().here(_local(tensors))
+
+    def squares(self, tensors: Mapping[str, Tensor]) -> list[Squares]:
+        return super().squares(_local(tensors))
+
+    def replace_(self, squares: list[Squares], tensors: Mapping[str, Tensor]) -> None:
+        super().replace_(squares, _local(tensors))
+
+    def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
+        return super()._collect(self._summed(parts))
+
+    def _summed(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """Marginals of the whole parameters from those of the rows here."""
+        wholes = []
+        for term, sides in zip(self.terms, parts, strict=True):
+            place = self.shards.places[term.parameter]
+            for side, part in zip(term.sides, sides, strict=True):
+                whole = part
+                if place is None:
+                    whole = part if self.shards.leads else torch.zeros_like(part)
+                elif 0 in side.axes:
+                    whole = part.new_zeros(place.shape[0], *part.shape[1:])
+                    place.cut(whole).copy_(part)
+                wholes.append(whole)
+        flat = self.shards.sum_(torch.cat([whole.reshape(-1) for whole in wholes])).cpu()
+        pieces = iter(torch.split(flat, [whole.numel() for whole in wholes]))
+        shapes = iter([whole.shape for whole in wholes])
+        return [tuple(next(pieces).view(next(shapes)) for _ in sides) for sides in parts]
+
+    def _weights(self, term: Term, factors: dict[int, Tensor]) -> list[Tensor]:
+        weights = [weight.to(self.shards.local[term.parameter].device) for weight in super()._weights(term, factors)]
+        place = self.shards.places[term.parameter]
+        if place is None:
+            return weights
+        return [place.cut(w) if 0 in side.axes else w for side, w in zip(term.sides, weights, strict=True)]
+
+
+def scale_rows_(shards: Shards, symmetry: LinearSymmetry, scale: Tensor) -> None:
+    """Act with a diagonal element on the rows here, in place."""
+    group = symmetry.group
+    assert isinstance(group, DiagonalGroup)
+    for leg in symmetry.legs:
+        if leg.parameter in shards:
+            shards.scale(leg.parameter, leg.spread(group.factor(scale, leg.power), 1.0), leg.offset)
+
+
+def _local(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return tensors.local if isinstance(tensors, Shards) else tensors
