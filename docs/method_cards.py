@@ -55,14 +55,14 @@ def facts_of(term: type[GaugeTerm]) -> dict[str, str]:
 
 def measured_costs() -> dict[str, str]:
     """Return what each method costs, by the name of its card."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for label, cells in _table("method_cost.md").items():
         name = re.search(r"(term )?`(\w+)`, (.*)", label)
         if name:
             card = SOFT + name[2] if name[1] and name[2] in slice_names() else name[2]
             shares = ", ".join(f"{net} {cell.split(' (')[0]}" for net, cell in cells.items())
-            found[card] = f"{name[3]}: {shares} of a step ([how](../evidence/method_cost.md))"
-    return found
+            found.setdefault(card, []).append(f"{name[3]}: {shares}")
+    return {card: f"{'; '.join(costs)} of a step ([how](../evidence/method_cost.md))" for card, costs in found.items()}
 
 
 def measured_gradients() -> dict[str, str]:
