@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from gaugefix.compare.figures.canvas import line_style, log_ticks, marker_style, step_ticks
@@ -13,6 +14,8 @@ from gaugefix.compare.results import is_baseline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+JUMP = 10.0
+"""The axis of losses ends at so many times the greatest loss of the median method: a jump would hide the rest."""
 MARKERS = 6
 """Markers along a curve, about; they tell curves apart without colour."""
 
@@ -36,7 +39,17 @@ def draw_curves(figure: Any, material: Material) -> list[Probe]:
     for row, name in zip(grid, (material.loss_name, "orbit drift ‖log g*‖"), strict=False):
         row[0].set_ylabel(name)
         log_ticks(row[0])
+    cut_jumps(grid[0, 0], [one.loss for one in material.judged if one.loss is not None])
     return probes
+
+
+def cut_jumps(axes: Axes, curves: list[Curve]) -> None:
+    """Let the axis end above what curves usually reach, where one goes far beyond."""
+    if not curves:
+        return
+    most = JUMP * statistics.median(max(curve.mean) for curve in curves)
+    if most < axes.get_ylim()[1]:
+        axes.set_ylim(top=most)
 
 
 def draw_lines(axes: Axes, methods: tuple[Judged, ...], attribute: str, title: str) -> Probe:
