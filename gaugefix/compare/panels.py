@@ -57,8 +57,8 @@ KINDS = (
         "Loss curves and drift",
         "Look for curves that fall earlier or end lower than the grey dashed baseline by more than the bands are wide, "
         "and whether the drift below them stays down; each method runs at its own best learning rate. "
-        f"Line: mean over the seeds; band: smallest to greatest seed; at most {POINTS} points of a curve are kept, and the "
-        f"axis of losses ends at {JUMP:g} times the greatest loss of the median method.",
+        f"Line: mean over the seeds; band: smallest to greatest seed; at most {POINTS} points of a curve are kept, "
+        f"and the axis of losses ends at {JUMP:g} times the greatest loss of the median method.",
         draw_curves,
         lambda m: 5.2 if any(one.drift for one in m.judged) else 3.4,
         lambda m: any(one.loss for one in m.judged),
