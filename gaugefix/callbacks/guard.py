@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gaugefix.callbacks.gauge_source import Analysed
-from gaugefix.callbacks.second_opinion import change_in_double
+from gaugefix.callbacks.second_opinion import change_in_double, change_in_double_of_shards
 from gaugefix.sharding import apart, coarsest_forward, is_sharded, rows_here
 from gaugefix.symmetry import Element, GaugeGroup
 from gaugefix.testing import Probe, relative_change, tolerance_for
@@ -81,8 +81,7 @@ def guarded_act_(
     """Act with ``element``, unless that changes the outputs on the example inputs by more than rounding.
 
     Outputs are computed in the precision of the model; if they change by more than that explains, in float64 too, for
-    a model in a bad gauge has errors of its own (:func:`change_in_double`). There is no second opinion on a sharded
-    model: the float64 copy would be whole.
+    a model in a bad gauge has errors of its own (:func:`change_in_double`).
 
     Args:
         analysed: the module with its group and example inputs.
@@ -100,7 +99,6 @@ def guarded_act_(
     assert inputs is not None
     probe = Probe(model, inputs.args, inputs.kwargs)
     whole = model if root is None else root
-    sharded = is_sharded(whole)
     snapshot = Snapshot(model, gauge, element, optimizers, averaged, policy)
     with apart(whole, model):
         before = probe()
@@ -109,7 +107,10 @@ def guarded_act_(
         with apart(whole, model):
             after = probe()
         error, most = relative_change(before, after), _tolerance(model, whole)
-        if not error <= most and not sharded:
+        if is_sharded(whole):
+            if not agree(error <= most):  # for one, for all: they compute together
+                error = change_in_double_of_shards(model, inputs.args, inputs.kwargs or {}, snapshot.before)
+        elif not error <= most:
             error = change_in_double(model, inputs.args, inputs.kwargs or {}, snapshot.before)
         kept = agree(error <= most)
     except BaseException:

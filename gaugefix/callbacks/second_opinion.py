@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gaugefix.sharding import Shards, Streamed, reshard_
+from gaugefix.symmetry import named_tensors
 from gaugefix.testing import Probe, relative_change
 from gaugefix.testing.double_precision import double_precision
 from gaugefix.testing.fresh_inputs import as_double
@@ -45,6 +47,34 @@ def change_in_double(
                 double.state = {name: as_double(t.detach()) for name, t in state.items()}
                 outputs.append(probe())
     except (RuntimeError, TypeError, ValueError, NotImplementedError):  # torch.OutOfMemoryError is a RuntimeError
+        return math.inf
+    return relative_change(*outputs)
+
+
+def change_in_double_of_shards(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], before: Mapping[int, Tensor]
+) -> float:
+    """The same for a sharded model: one layer at a time is gathered. All processes call it together.
+
+    Args:
+        model: where the parameters have moved; left as it is.
+        args: positional inputs.
+        kwargs: keyword inputs.
+        before: the rows here of parameters, and the buffers, that moved, by the ``id`` of the tensor.
+    """
+    reshard_(model)
+    tensors = named_tensors(model)
+    now = Shards(tensors)
+    then = now.with_rows({name: before[id(t)] for name, t in tensors.items() if id(t) in before})
+    double = Streamed(model)
+    probe = Probe(double, tuple(map(as_double, args)), {name: as_double(value) for name, value in kwargs.items()})
+    outputs = []
+    try:
+        with double_precision(now.mesh.device_type):
+            for state in (then, now):
+                double.values = state
+                outputs.append(probe())
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
         return math.inf
     return relative_change(*outputs)
 

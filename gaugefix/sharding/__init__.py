@@ -3,11 +3,13 @@
 from gaugefix.sharding.modules import apart, coarsest_forward, is_sharded, reshard_
 from gaugefix.sharding.place import Place, factor_here, is_dtensor, place_of, rows_here
 from gaugefix.sharding.shards import Shards, copied, shards_of, subset, widened
+from gaugefix.sharding.streamed import Streamed
 from gaugefix.sharding.structure import structure_of
 
 __all__ = [
     "Place",
     "Shards",
+    "Streamed",
     "apart",
     "coarsest_forward",
     "copied",

@@ -73,6 +73,12 @@ class Shards(MutableMapping[str, Tensor]):
         other.local = {name: change(self.local[name]) for name in names}
         return other
 
+    def with_rows(self, rows: Mapping[str, Tensor]) -> Shards:
+        """The same tensors, some of them with other rows here."""
+        other = self.mapped(lambda t: t, self)
+        other.local |= dict(rows)
+        return other
+
     def scale(self, name: str, factor: Tensor, offset: float = 0.0) -> None:
         """Exchange P for (P + offset)·factor − offset; the factor broadcasts to the whole of P. Nothing is gathered."""
         here, place = self.local[name], self.places[name]

@@ -48,30 +48,49 @@ def mlp():
     )
 
 
+@torch.no_grad()
+def unbalance_(net):
+    """Out of balance, and biases other than zero."""
+    for k, parameter in enumerate(net.parameters()):
+        parameter.mul_(1.0 + 0.7 * (k % 3)).add_(0.05 * torch.randn_like(parameter))
+
+
 def attention():
     return nn.Sequential(
         nn.Embedding(VOCABULARY, HIDDEN), Block(), Block(), nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, VOCABULARY)
     )
 
 
+@torch.no_grad()
+def scrambled():
+    """Coordinates of condition e¹² between two linear maps, in float32."""
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    u, v = (torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0] for _ in range(2))
+    g = (u * torch.linspace(0.0, 12.0, 6).double().exp()) @ v.mT
+    net[0].weight.copy_(g @ net[0].weight)
+    net[0].bias.copy_(g @ net[0].bias)
+    net[1].weight.copy_(net[1].weight @ g.inverse())
+    return net.float()
+
+
 def batches(kind, count):
     generator = torch.Generator().manual_seed(1)
     if kind == "attention":
         return DataLoader(TensorDataset(torch.randint(0, VOCABULARY, (4 * count, 7), generator=generator)), 4)
-    return DataLoader(TensorDataset(torch.randn(10 * count, 6, generator=generator, dtype=torch.float64)), 10)
+    dtype = torch.float32 if kind == "scrambled" else torch.float64
+    return DataLoader(TensorDataset(torch.randn(10 * count, 6, generator=generator, dtype=dtype)), 10)
 
 
 class Model(pl.LightningModule):
     def __init__(self, kind, sharded):
         super().__init__()
         torch.manual_seed(0)
-        self.net = {"mlp": mlp, "attention": attention}[kind]().double()
-        with torch.no_grad():  # out of balance, and biases other than zero
-            for k, parameter in enumerate(self.net.parameters()):
-                parameter.mul_(1.0 + 0.7 * (k % 3)).add_(0.05 * torch.randn_like(parameter))
+        self.net = scrambled() if kind == "scrambled" else {"mlp": mlp, "attention": attention}[kind]().double()
+        if kind != "scrambled":
+            unbalance_(self.net)
         self.sharded = sharded
-        if kind == "mlp":
-            self.example_input_array = torch.randn(4, 6, dtype=torch.float64)
+        if kind != "attention":
+            self.example_input_array = torch.randn(4, 6, dtype=next(self.net.parameters()).dtype)
 
     def configure_model(self):
         if self.sharded and not isinstance(next(self.net.parameters()), DTensor):
@@ -128,7 +147,7 @@ def fit(kind, sharded, *callbacks, steps=8, epoch=4, checkpoint=None):
 
 
 def callbacks():
-    return GaugeProjection(every_n_steps=3), OrbitDrift(every_n_steps=2)
+    return GaugeProjection(every_n_steps=3), OrbitDrift(every_n_steps=4)
 
 
 def whole(tensor):
@@ -222,19 +241,32 @@ def resumed(folder):
 
 def rolled_back():
     """One of two processes sees another output: both take everything back, bit by bit."""
-    change = guard.relative_change
+    change, ask = guard.relative_change, guard.change_in_double_of_shards
     rank = distributed.get_rank()
-    guard.relative_change = lambda a, b: 1.0 if rank == 1 else change(a, b)
+    guard.relative_change = lambda *given: max(change(*given), float(rank))
+    guard.change_in_double_of_shards = lambda *given: max(ask(*given), float(rank))
     try:
         projection = GaugeProjection(every_n_steps=4)
         with_it = state_of(*fit("mlp", True, projection, steps=6)[:2])
     finally:
-        guard.relative_change = change
+        guard.relative_change, guard.change_in_double_of_shards = change, ask
     without = state_of(*fit("mlp", True, steps=6)[:2])
     same = all(torch.equal(t, without[name]) for name, t in with_it.items())
     counts = [None, None]
     distributed.all_gather_object(counts, (projection.rolled_back, projection.projections, same))
     return counts
+
+
+def badly_mixed():
+    """In float32 a network in bad coordinates computes other outputs once it is balanced; in float64 it does not."""
+    opinions, ask = [], guard.change_in_double_of_shards
+    guard.change_in_double_of_shards = lambda *given: opinions.append(ask(*given)) or opinions[-1]
+    try:
+        projection = GaugeProjection(every_n_steps=4)
+        fit("scrambled", True, projection, steps=1)
+    finally:
+        guard.change_in_double_of_shards = ask
+    return {"opinions": opinions, "projections": projection.projections, "rolled back": projection.rolled_back}
 
 
 def refused():
@@ -260,6 +292,7 @@ if __name__ == "__main__":
     gathered_at_once(found)
     found["resumed"] = resumed(Path(sys.argv[1]))
     found["rolled back"] = rolled_back()
+    found["badly mixed"] = badly_mixed()
     found["refused"] = refused()
     if distributed.get_rank() == 0:
         sys.stdout.write(json.dumps(found) + "\n")
