@@ -281,10 +281,11 @@ def gauges(measured: dict) -> str:
         rows.append([task, f"{method}, {steps}", *cells])
     return f"""## Gauges of the trained baseline, at equal NFE
 
-The field is frozen. `fit_gauge` and `TimeGauge`, as they are, see {FITTED} training inputs (EEG: all there are). Errors
-are measured on the validation inputs: ‖x̂ − x‖/‖x‖ at t = 1, x by dopri8 at 1e-12, all in float64. In the
-columns of the gauges: how many times smaller the error is with them, geometric mean over the seeds (smallest–largest);
-below 1 it is larger. Last column: NFE that equal steps need for the error of `linear`, one number for each seed.
+The field is frozen. `fit_gauge` and `TimeGauge`, as they are, see {FITTED} training inputs (EEG: all there are), of
+which `fit_gauge` holds out a fifth to choose its iterate by. Errors are measured on the validation inputs, seen by
+neither: ‖x̂ − x‖/‖x‖ at t = 1, x by dopri8 at 1e-12, all in float64. In the columns of the gauges: how many times
+smaller the error is with them, geometric mean over the seeds (smallest–largest); below 1 it is larger. Last column: NFE
+that equal steps need for the error of `linear`, one number for each seed.
 
 {table(["data", "solver, steps", "error without", *names, "equal NFE"], rows)}"""
 

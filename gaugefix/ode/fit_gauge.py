@@ -28,7 +28,7 @@ def fit_gauge(
     waves: int = 6,
     clock_waves: int = 8,
     iterations: int = 500,
-    lr: float = 0.02,
+    lr: float = 0.05,
     refinement: int = 8,
     held_out: float = 0.2,
 ) -> FittedField:
@@ -55,7 +55,7 @@ def fit_gauge(
         clock_waves: coefficients of the clock.
         iterations: steps of Adam.
         lr: its learning rate, which falls to 0 by a cosine. Matrices, each entry of which moves as far in one step,
-            take 2/√n of it in more than four dimensions.
+            take 4/n of it in more than four dimensions: the norm of a step is as large as there.
         refinement: of the reference.
         held_out: part of ``x0`` that is kept out of the fit, the same points in every call. Of fewer than 20 points
             none is kept out: then the error is measured on the points that the gauge is fitted to. So it is with 0.
@@ -110,7 +110,7 @@ def fit_gauge(
                 f"Expected finite states for field in {steps} steps of {method}, got infinity or NaN. "
                 "Take more steps, or smaller inputs."
             )
-    small = min(1.0, 2 / x0.shape[1] ** 0.5) if family == "linear" else 1.0
+    small = min(1.0, 4 / x0.shape[1]) if family == "linear" else 1.0
     rates = [(gauged.pace, lr), (gauged.generators, lr * small), (gauged.shifts, lr)]
     found = _descend(
         [pair for pair in rates if pair[0].numel()], lambda: error(fitted), lambda: error(judged), iterations

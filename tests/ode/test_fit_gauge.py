@@ -55,7 +55,7 @@ def test_it_does_not_overfit_few_inputs(dtype):
 
 def test_an_iterate_before_the_last_is_kept():
     net = Net(6, 16, seed=1).double().requires_grad_(False)
-    gauged = fit_gauge(net, inputs(60, 6), "rk4", 4, iterations=150)
+    gauged = fit_gauge(net, inputs(60, 6), "rk4", 4, iterations=150, lr=0.02)
     assert 0 < gauged.fit.iteration < 150
     assert gauged.fit.gain > 1.5
     assert gain(gauged, net, inputs(300, 6, seed=1), "rk4", 4) > 1.3
@@ -64,7 +64,7 @@ def test_an_iterate_before_the_last_is_kept():
 def test_the_record_says_what_was_measured():
     """On a fifth of the points, which are the same each time; on all of them where they are fewer than 20."""
     x = inputs(25)
-    gauged, again = (fit_gauge(pendulum, x, "euler", 4, iterations=23) for _ in range(2))
+    gauged, again = (fit_gauge(pendulum, x, "euler", 4, iterations=23, lr=0.02) for _ in range(2))
     assert (gauged.fit.points, gauged.fit.held_out) == (20, 5)
     assert gauged.fit == again.fit
     assert all(torch.equal(a, b) for a, b in zip(gauged.buffers(), again.buffers(), strict=True))
@@ -72,7 +72,7 @@ def test_the_record_says_what_was_measured():
     for measured, field in ((gauged.fit.before, pendulum), (gauged.fit.after, gauged)):
         missed = fixed_steps(field, x[rows], 4, "euler") - fixed_steps(pendulum, x[rows], 64)
         assert measured == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-9)
-    few = fit_gauge(pendulum, x[:19], "euler", 4, iterations=23).fit
+    few = fit_gauge(pendulum, x[:19], "euler", 4, iterations=23, lr=0.02).fit
     assert (few.points, few.held_out, few.iteration) == (19, 0, 23)
     missed = fixed_steps(pendulum, x[:19], 4, "euler") - fixed_steps(pendulum, x[:19], 64)
     assert few.before == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-9)
@@ -83,7 +83,7 @@ def test_what_is_held_out_is_not_fitted_to():
     x = inputs(25)
     other = x.clone()
     other[rows] += 0.1
-    fits = [fit_gauge(pendulum, points, "euler", 4, iterations=5) for points in (x, other)]
+    fits = [fit_gauge(pendulum, points, "euler", 4, iterations=5, lr=0.02) for points in (x, other)]
     assert fits[0].fit.iteration == fits[1].fit.iteration == 5
     assert fits[0].fit.after != fits[1].fit.after
     assert torch.equal(fits[0].generators, fits[1].generators)
