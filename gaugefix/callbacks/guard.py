@@ -107,7 +107,7 @@ def guarded_act_(
         with apart(whole, model):
             after = probe()
         error, most = relative_change(before, after), _tolerance(model, whole)
-        if is_sharded(whole):
+        if is_sharded(model):
             if not agree(error <= most):  # for one, for all: they compute together
                 error = change_in_double_of_shards(model, inputs.args, inputs.kwargs or {}, snapshot.before)
         elif not error <= most:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gaugefix.slices import Slice, get_slice
+from gaugefix.slices import Slice, get_slice, tensors_for
 from gaugefix.symmetry import GaugeGroup
 
 if TYPE_CHECKING:
@@ -38,4 +38,5 @@ def slice_residual(model: nn.Module, gauge: GaugeGroup, slice: str | Slice = "mi
         >>> slice_residual(net, gauge) < 1e-3
         True
     """
-    return float(get_slice(slice).residual(gauge, gauge.check(model)))
+    target = get_slice(slice)
+    return float(target.residual(gauge, tensors_for(target, gauge, model)))

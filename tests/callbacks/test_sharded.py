@@ -28,6 +28,7 @@ def test_a_fit_on_shards_is_that_of_a_single_device(report, kind):
     assert found["before"][0] == pytest.approx(found["before"][1], rel=1e-9)
     assert len(found["drifts"][0]) == 3
     assert found["drifts"][0] == pytest.approx(found["drifts"][1], rel=1e-7)
+    assert found["residuals"][0] == pytest.approx(found["residuals"][1], rel=1e-6)
     # Float64; Adam divides gradients that are zero but for rounding by their own size.
     assert found["state"] <= 1e-9
     assert found["rolled back"] == 0

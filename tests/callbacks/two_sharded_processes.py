@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from gaugefix import GaugeProjection, OrbitDrift
 from gaugefix.callbacks import guard
 from gaugefix.errors import SettingError
+from gaugefix.functional import slice_residual
 from gaugefix.sharding import place, place_of, shards
 
 HIDDEN, VOCABULARY = 12, 11
@@ -88,7 +89,7 @@ class Model(pl.LightningModule):
         self.net = scrambled() if kind == "scrambled" else {"mlp": mlp, "attention": attention}[kind]().double()
         if kind != "scrambled":
             unbalance_(self.net)
-        self.sharded = sharded
+        self.kind, self.sharded = kind, sharded
         if kind != "attention":
             self.example_input_array = torch.randn(4, 6, dtype=next(self.net.parameters()).dtype)
 
@@ -98,7 +99,7 @@ class Model(pl.LightningModule):
             for unit in list(self.net)[1:]:  # the parameters of the first one belong to the outermost unit
                 if any(True for _ in unit.parameters()):
                     fully_shard(unit, mesh=mesh)
-            fully_shard(self.net, mesh=mesh)
+            fully_shard(self if self.kind == "attention" else self.net, mesh=mesh)
 
     def forward(self, x):
         return self.net(x)
@@ -185,6 +186,7 @@ def compared(kind):
     given = callbacks()
     trainer, model, drifts = fit(kind, True, *given)
     state = state_of(trainer, model)
+    residual = slice_residual(model, given[0].gauge)
     local = sum(p.to_local().numel() for p in model.parameters())
     alone = callbacks()
     reference, plain, expected = fit(kind, False, *alone)
@@ -195,6 +197,7 @@ def compared(kind):
         "invariance": max(entry["invariance_error"] for entry in given[0].history),
         "steps": [[entry["step"] for entry in c[0].history] for c in (given, alone)],
         "before": [[entry["drift_before"] for entry in c[0].history] for c in (given, alone)],
+        "residuals": [residual, slice_residual(plain, alone[0].gauge)],
         "rolled back": given[0].rolled_back,
         "group": str(given[0].gauge) == str(alone[0].gauge),
         "share of rows": local / sum(p.numel() for p in plain.parameters()),
