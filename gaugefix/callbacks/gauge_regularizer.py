@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -133,14 +134,14 @@ class GaugeRegularizer(ModelCallback):
         if found is None or not self._ready(trainer):
             return
         begun = time.perf_counter()
-        gradients = self._gradients(found, optimizer)
-        if gradients:
+        parameters = self._owned(found, optimizer)
+        if any(p.grad is not None for p in parameters.values()):
             key = trainer.optimizers.index(optimizer) if optimizer in trainer.optimizers else 0
             calls = self._calls[key] = self._calls.get(key, -1) + 1
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
                 strength *= float(loss_scale(trainer, optimizer))
-                self.gauge_term.add_gradient_(found.gauge, self._tensors, gradients, strength)
+                self.gauge_term.add_gradient_(found.gauge, self._tensors, gradients_of(parameters), strength)
         self.seconds += time.perf_counter() - begun
 
     def on_train_batch_end(
@@ -196,8 +197,8 @@ class GaugeRegularizer(ModelCallback):
             self.gauge_term = Reference(state_dict["reference"])
 
     # ---- inside -----------------------------------------------------------------------------------------------------
-    def _gradients(self, found: Analysed, optimizer: Optimizer) -> dict[str, Tensor]:
-        """The gradients of this optimizer's parameters, by name; those that have none are left out."""
+    def _owned(self, found: Analysed, optimizer: Optimizer) -> dict[str, Tensor]:
+        """The parameters of this optimizer that train, by name, tied ones once."""
         if id(optimizer) not in self._parameters:
             if not self._tensors:
                 self.gauge_term.check(found.gauge)
@@ -210,23 +211,32 @@ class GaugeRegularizer(ModelCallback):
                     seen.add(id(tensor))
                     mine[name] = tensor
             self._parameters[id(optimizer)] = mine
-        gradients: dict[str, Tensor] = {}
-        for name, parameter in self._parameters[id(optimizer)].items():
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if gradient.layout is not torch.strided:
-                raise SettingError(
-                    f"Expected a dense gradient for '{name}', got a sparse one. Give sparse=False to its embedding, or "
-                    f"leave {type(self).__name__} out."
-                )
-            gradients[name] = gradient
-        return gradients
+        return self._parameters[id(optimizer)]
 
     def _release(self) -> None:
         self._counter.detach()
         self._parameters, self._tensors = {}, {}
         super()._release()
+
+
+def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the gradients by name; parameters that have none are left out.
+
+    Raises:
+        SettingError: for a sparse gradient.
+    """
+    gradients: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.layout is not torch.strided:
+            raise SettingError(
+                f"Expected a dense gradient for '{name}', got a sparse one. Give sparse=False to its embedding, or "
+                "leave GaugeRegularizer out."
+            )
+        gradients[name] = gradient
+    return gradients
 
 
 def _check_strength(strength: object) -> None:
