@@ -181,15 +181,15 @@ def between_processes(state):
     return float((others[0] - others[1]).abs().max())
 
 
-def compared(kind):
+def compared(kind, steps):
     """One fit on shards and one on a single device."""
     given = callbacks()
-    trainer, model, drifts = fit(kind, True, *given)
+    trainer, model, drifts = fit(kind, True, *given, steps=steps)
     state = state_of(trainer, model)
     residual = slice_residual(model, given[0].gauge)
     local = sum(p.to_local().numel() for p in model.parameters())
     alone = callbacks()
-    reference, plain, expected = fit(kind, False, *alone)
+    reference, plain, expected = fit(kind, False, *alone, steps=steps)
     return {
         "state": apart(state_of(reference, plain), state),
         "processes": between_processes(state),
@@ -220,7 +220,7 @@ def gathered_at_once(report):
 
     shards._FLOOR, place.Place.gather = 0, watched
     try:
-        report["attention"] = compared("attention")
+        report["attention"] = compared("attention", 5)
     finally:
         shards._FLOOR, place.Place.gather = floor, gather
     total = sum(p.numel() * p.element_size() for p in Model("attention", False).parameters())
@@ -291,7 +291,7 @@ def refused():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = {"mlp": compared("mlp")}
+    found = {"mlp": compared("mlp", 8)}
     gathered_at_once(found)
     found["resumed"] = resumed(Path(sys.argv[1]))
     found["rolled back"] = rolled_back()
