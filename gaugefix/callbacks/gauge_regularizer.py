@@ -163,8 +163,7 @@ class GaugeRegularizer(ModelCallback):
         if self._tensors and every and self._counter.steps % every == 0:
             begun = time.perf_counter()
             assert self.gauge is not None
-            with torch.no_grad():
-                self.value = float(self.gauge_term.value(self.gauge, self._tensors))
+            self.value = self.gauge_term.measure(self.gauge, self._tensors)
             self.seconds += time.perf_counter() - begun
             prefix = f"gauge/{self.name}" if self.name else "gauge"
             for logger in trainer.loggers:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.regularizers.base import register_term
-from gaugefix.regularizers.matrix_log import log_slope, matrix_log
+from gaugefix.regularizers.matrix_log import Eigen, matrix_log
 from gaugefix.regularizers.moments import Moments
 from gaugefix.regularizers.of_moments import MomentTerm, total
 
@@ -47,6 +47,6 @@ def _log_ratio(moments: Moments) -> Tensor:
 
 
 def _block_slopes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    (log_a, full_a), (log_b, full_b) = matrix_log(a), matrix_log(b)
-    apart = torch.where((full_a & full_b)[:, None, None], 2.0 * (log_a - log_b), 0.0)
-    return log_slope(a, apart), log_slope(b, -apart)
+    first, second = Eigen(a), Eigen(b)
+    apart = torch.where((first.full & second.full)[:, None, None], 2.0 * (first.log() - second.log()), 0.0)
+    return first.log_slope(apart), second.log_slope(-apart)

@@ -42,6 +42,11 @@ class GaugeTerm(ABC):
             tensors: parameters (and buffers) by name, at least those that the group reads.
         """
 
+    @torch.no_grad()
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> float:
+        """Return R as a number, where no derivative is needed."""
+        return float(self.value(gauge, tensors))
+
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
     ) -> None:

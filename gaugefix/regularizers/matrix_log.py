@@ -9,52 +9,54 @@ _FLOOR = 1e-12
 """Smallest ratio of eigenvalues that counts as full rank, in float64."""
 
 
+class Eigen:
+    """The eigenvalues and vectors of positive (batch, n, n) matrices, from which logarithms and slopes follow.
+
+    Args:
+        matrices: symmetric. The logarithm of one without full rank means nothing: it is finite, and to be left out.
+
+    Attributes:
+        full: (batch,) which of them have full rank.
+    """
+
+    def __init__(self, matrices: Tensor) -> None:
+        floor = _FLOOR if matrices.dtype == torch.float64 else 1e-6
+        values, self.vectors = torch.linalg.eigh(matrices)
+        self.full = values[:, 0] > floor * values[:, -1]
+        self.values = values.clamp_min((floor * values[:, -1:]).clamp_min(1e-30))
+
+    def log(self) -> Tensor:
+        """Return log S."""
+        log: Tensor = (self.vectors * self.values.log()[:, None, :]) @ self.vectors.mT
+        return log
+
+    def log_slope(self, slope: Tensor) -> Tensor:
+        """Return the derivative of ⟨slope, log S⟩ by S, symmetric (Daleckii and Krein); ``slope`` is symmetric.
+
+        With S = U λ Uᵀ it is U (Γ ∘ UᵀXU) Uᵀ, Γ_ij = (log λ_i − log λ_j)/(λ_i − λ_j), and 1/λ_i where they coincide.
+        """
+        rows, columns = self.values[:, :, None], self.values[:, None, :]
+        low, high = torch.minimum(rows, columns), torch.maximum(rows, columns)
+        excess = (high - low) / low
+        divided = torch.where(excess > 0.0, excess.log1p() / torch.where(excess > 0.0, excess, 1.0), 1.0) / low
+        found: Tensor = self.vectors @ (divided * (self.vectors.mT @ slope @ self.vectors)) @ self.vectors.mT
+        return found
+
+
 class _Log(torch.autograd.Function):
     """log S; its derivative stays finite where eigenvalues coincide, which that of eigh does not."""
 
     @staticmethod
     def forward(ctx, a: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(a)
-        values, vectors = _eigen(a)
-        return (vectors * values.log()[:, None, :]) @ vectors.mT
+        ctx.eigen = Eigen(a)
+        return ctx.eigen.log()  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        return log_slope(ctx.saved_tensors[0], slope)
+        return ctx.eigen.log_slope(0.5 * (slope + slope.mT))  # type: ignore[no-any-return]
 
 
 def matrix_log(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log S of positive (batch, n, n) matrices, differentiable, and which of them have full rank, (batch,).
-
-    The logarithm of a matrix without full rank means nothing: it is finite, and to be left out.
-    """
-    with torch.no_grad():
-        values = torch.linalg.eigvalsh(a.detach())
-        full = values[:, 0] > _floor(a) * values[:, -1]
+    """Return log S of positive (batch, n, n) matrices, differentiable, and which of them have full rank, (batch,)."""
     log: Tensor = _Log.apply(a)  # type: ignore[no-untyped-call]
-    return log, full
-
-
-def log_slope(a: Tensor, slope: Tensor) -> Tensor:
-    """Return the derivative of ⟨slope, log S⟩ by S, symmetric (Daleckii and Krein).
-
-    With S = U λ Uᵀ it is U (Γ ∘ UᵀXU) Uᵀ, Γ_ij = (log λ_i − log λ_j)/(λ_i − λ_j), and 1/λ_i where they coincide.
-    """
-    values, vectors = _eigen(a)
-    low, high = (
-        torch.minimum(values[:, :, None], values[:, None, :]),
-        torch.maximum(values[:, :, None], values[:, None, :]),
-    )
-    excess = (high - low) / low
-    divided = torch.where(excess > 0.0, excess.log1p() / torch.where(excess > 0.0, excess, 1.0), 1.0) / low
-    inner = vectors.mT @ (0.5 * (slope + slope.mT)) @ vectors
-    return vectors @ (divided * inner) @ vectors.mT
-
-
-def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(a)
-    return values.clamp_min((_floor(a) * values[:, -1:]).clamp_min(1e-30)), vectors
-
-
-def _floor(a: Tensor) -> float:
-    return _FLOOR if a.dtype == torch.float64 else 1e-6
+    return log, Eigen(a.detach()).full

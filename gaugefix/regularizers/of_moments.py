@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
@@ -26,6 +27,10 @@ class MomentTerm(GaugeTerm):
 
     def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         return self.of(moment_map(gauge).differentiable(tensors))
+
+    @torch.no_grad()
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> float:
+        return float(self.of(moment_map(gauge).here(tensors)))
 
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float

@@ -74,6 +74,8 @@ def test_the_closed_gradient_is_that_of_the_value(name, net_name):
     assert far(found, {name: 3.0 * e for name, e in expected.items()}) < 1e-5  # the solution of product_of_norms
     assert name == "product_of_norms" or far(found, {name: 3.0 * e for name, e in expected.items()}) < 1e-10
     assert any(float(e.abs().max()) > 0 for e in expected.values())
+    value = float(term.value(gauge, named_tensors(net)).detach())
+    assert term.measure(gauge, named_tensors(net)) == pytest.approx(value, rel=1e-9)
 
 
 def test_every_term_has_a_net_that_it_applies_to():
