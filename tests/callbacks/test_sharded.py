@@ -38,7 +38,7 @@ def test_a_fit_on_shards_is_that_of_a_single_device(report, kind):
 @pytest.mark.parametrize("kind", ["mlp", "attention"])
 def test_processes_stay_equal_and_hold_their_rows(report, kind):
     assert report[kind]["processes"] == 0.0
-    assert report[kind]["share of rows"] < 0.6  # 4 of 7 rows, 3 of 5, …
+    assert report[kind]["share of rows"] < 0.6  # 4 of 7 rows, 3 of 5, …, 1 of 1
 
 
 def test_no_process_gathers_the_whole_model(report):

@@ -43,9 +43,9 @@ class Block(nn.Module):
 
 
 def mlp():
-    """Uneven shards (7 rows, 5, 9, 3 on two processes), a batch norm, and two maps without anything between them."""
+    """Uneven shards (7 rows, 5, 9 and 1 on two processes), a batch norm, and two maps without anything in between."""
     return nn.Sequential(
-        nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 5), nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 3)
+        nn.Linear(6, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 5), nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 1)
     )
 
 
