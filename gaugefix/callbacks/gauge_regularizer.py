@@ -133,8 +133,11 @@ class GaugeRegularizer(ModelCallback):
         found = self._source.found
         if found is None or not self._ready(trainer):
             return
+        if id(optimizer) not in self._parameters:
+            with self._discovery():
+                self._parameters[id(optimizer)] = self._owned(found, optimizer)
         begun = time.perf_counter()
-        parameters = self._owned(found, optimizer)
+        parameters = self._parameters[id(optimizer)]
         if any(p.grad is not None for p in parameters.values()):
             key = trainer.optimizers.index(optimizer) if optimizer in trainer.optimizers else 0
             calls = self._calls[key] = self._calls.get(key, -1) + 1
@@ -198,19 +201,17 @@ class GaugeRegularizer(ModelCallback):
     # ---- inside -----------------------------------------------------------------------------------------------------
     def _owned(self, found: Analysed, optimizer: Optimizer) -> dict[str, Tensor]:
         """The parameters of this optimizer that train, by name, tied ones once."""
-        if id(optimizer) not in self._parameters:
-            if not self._tensors:
-                self.gauge_term.check(found.gauge)
-                self._tensors = named_tensors(found.module)
-            owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            seen: set[int] = set()
-            mine: dict[str, Tensor] = {}
-            for name, tensor in self._tensors.items():
-                if id(tensor) in owned and id(tensor) not in seen and tensor.requires_grad:
-                    seen.add(id(tensor))
-                    mine[name] = tensor
-            self._parameters[id(optimizer)] = mine
-        return self._parameters[id(optimizer)]
+        if not self._tensors:
+            self.gauge_term.check(found.gauge)
+            self._tensors = named_tensors(found.module)
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        seen: set[int] = set()
+        mine: dict[str, Tensor] = {}
+        for name, tensor in self._tensors.items():
+            if id(tensor) in owned and id(tensor) not in seen and tensor.requires_grad:
+                seen.add(id(tensor))
+                mine[name] = tensor
+        return mine
 
     def _release(self) -> None:
         self._counter.detach()
