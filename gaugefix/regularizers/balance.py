@@ -26,24 +26,23 @@ class Balance(MomentTerm):
     source = "norm balancing: cf. Terin, arXiv 2602.14729; logarithms of matrices: ours"
 
     def of(self, moments: Moments) -> Tensor:
-        parts = [_log_ratio(moments).square().sum()]
+        ins, outs = _alive(moments)
+        parts = [(ins.log() - outs.log()).square().sum()]
         for a, b in moments.blocks:
             (log_a, full_a), (log_b, full_b) = matrix_log(a), matrix_log(b)
             parts.append((log_a - log_b).square().sum((-2, -1))[full_a & full_b].sum())
         return total(parts, moments.ins)
 
     def slopes(self, moments: Moments) -> Moments:
-        ratio = 2.0 * _log_ratio(moments)
-        alive = (moments.ins > 0) & (moments.outs > 0)
-        ins = torch.where(alive, ratio / moments.ins, 0.0)
-        outs = torch.where(alive, -ratio / moments.outs, 0.0)
-        return Moments(ins, outs, tuple(_block_slopes(a, b) for a, b in moments.blocks))
+        ins, outs = _alive(moments)
+        ratio = (ins / outs).log_().mul_(2.0)
+        return Moments(ratio / ins, (ratio / outs).neg_(), tuple(_block_slopes(a, b) for a, b in moments.blocks))
 
 
-def _log_ratio(moments: Moments) -> Tensor:
-    alive = (moments.ins > 0) & (moments.outs > 0)
-    ins, outs = torch.where(alive, moments.ins, 1.0), torch.where(alive, moments.outs, 1.0)
-    return ins.log() - outs.log()
+def _alive(moments: Moments) -> tuple[Tensor, Tensor]:
+    """In and out of each unit; 1 for one that is dead on one side, whose logarithms are then equal."""
+    dead = torch.minimum(moments.ins, moments.outs) <= 0.0
+    return moments.ins.masked_fill(dead, 1.0), moments.outs.masked_fill(dead, 1.0)
 
 
 def _block_slopes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
