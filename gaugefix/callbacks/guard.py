@@ -11,10 +11,9 @@ from torch.optim import Optimizer
 
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.second_opinion import change_in_double, change_in_double_of_shards
-from gaugefix.sharding import apart, coarsest_forward, is_sharded, rows_here
+from gaugefix.sharding import apart, is_sharded, rows_here
 from gaugefix.symmetry import Element, GaugeGroup
 from gaugefix.testing import Probe, relative_change, tolerance_for
-from gaugefix.testing.tolerance import least_precise
 from gaugefix.transport import Policy, act_, attached
 
 
@@ -106,9 +105,10 @@ def guarded_act_(
         act_(model, gauge, element, optimizers, averaged=averaged, unknown_optimizer=policy)
         with apart(whole, model):
             after = probe()
-        error, most = relative_change(before, after), _tolerance(model, whole)
+        error, most = relative_change(before, after), tolerance_for(model)
         if is_sharded(model):
             if not agree(error <= most):  # for one, for all: they compute together
+                # A MixedPrecisionPolicy rounds more than the parameters do: this does not.
                 error = change_in_double_of_shards(model, inputs.args, inputs.kwargs or {}, snapshot.before)
         elif not error <= most:
             error = change_in_double(model, inputs.args, inputs.kwargs or {}, snapshot.before)
@@ -119,8 +119,3 @@ def guarded_act_(
     if not kept:
         snapshot.restore()
     return kept, error
-
-
-def _tolerance(model: nn.Module, whole: nn.Module) -> float:
-    """That of the parameters, or of what a policy of ``fully_shard`` rounds them to for a forward."""
-    return tolerance_for(model) * max(1.0, coarsest_forward(whole) / torch.finfo(least_precise(model)).eps)

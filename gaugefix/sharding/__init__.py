@@ -1,6 +1,6 @@
 """Sharding: parameters of which every process holds some rows (``fully_shard``, DTensor)."""
 
-from gaugefix.sharding.modules import apart, coarsest_forward, is_sharded, reshard_
+from gaugefix.sharding.modules import apart, is_sharded, reshard_
 from gaugefix.sharding.place import Place, factor_here, is_dtensor, place_of, rows_here
 from gaugefix.sharding.shards import Shards, copied, shards_of, subset, widened
 from gaugefix.sharding.streamed import Streamed
@@ -11,7 +11,6 @@ __all__ = [
     "Shards",
     "Streamed",
     "apart",
-    "coarsest_forward",
     "copied",
     "factor_here",
     "is_dtensor",

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import distributed
 
 from gaugefix.sharding.place import is_dtensor
@@ -50,16 +49,6 @@ def apart(root: nn.Module, module: nn.Module) -> Iterator[None]:
         yield
     finally:
         reshard_(root)
-
-
-def coarsest_forward(module: nn.Module) -> float:
-    """The largest eps of the dtypes that a MixedPrecisionPolicy casts parameters to for a forward; 0 without one."""
-    found = 0.0
-    for unit in _units(module):
-        state = getattr(unit, "_get_fsdp_state", lambda: None)()  # private: there is no public way to the policy
-        dtype = getattr(getattr(state, "_mp_policy", None), "param_dtype", None)
-        found = max(found, torch.finfo(dtype).eps if dtype is not None else 0.0)
-    return found
 
 
 def _units(module: nn.Module) -> list[Any]:
