@@ -9,6 +9,7 @@ from gaugefix.ode.equal_lengths import equal_lengths
 from gaugefix.ode.equidistribute import equidistribute, final_errors
 from gaugefix.ode.field import Diffeomorphism, Field
 from gaugefix.ode.fit_gauge import fit_gauge
+from gaugefix.ode.fitted_field import FittedField, GaugeFit
 from gaugefix.ode.gauged_field import GaugedField
 from gaugefix.ode.holonomy import holonomy, integrate
 from gaugefix.ode.landau import landau_gauge, landau_residual
@@ -32,6 +33,8 @@ __all__ = [
     "Connecting",
     "Diffeomorphism",
     "Field",
+    "FittedField",
+    "GaugeFit",
     "GaugeFixed",
     "GaugedField",
     "LandauField",
