@@ -193,6 +193,8 @@ def test_ctrl_c_keeps_what_is_finished_writes_the_report_and_can_be_gone_on_with
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever started the tests in the background has made them, and what they start, deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while (
