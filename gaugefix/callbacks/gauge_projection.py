@@ -15,7 +15,7 @@ from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.gradient_watch import UNOBSERVED, GradientWatch
 from gaugefix.callbacks.guard import guarded_act_
-from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, callbacks_of
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, SliceError, did_you_mean
 from gaugefix.functional import distances, log_norms
 from gaugefix.projection import solve
@@ -230,9 +230,8 @@ class GaugeProjection(GaugeCallback):
 
     def _tell(self, trainer: Trainer, analysed: Analysed, element: Element) -> None:
         """Take the gradient statistics of all projections along."""
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, GaugeProjection):
-                callback._watch.follow(callback._source.found, analysed, element)
+        for callback in callbacks_of(trainer, GaugeProjection):
+            callback._watch.follow(callback._source.found, analysed, element)
 
     def look_at_first_step(self, trainer: Trainer, analysed: Analysed) -> None:
         """Refuse an optimizer whose state cannot move now, not at the first projection hours later."""

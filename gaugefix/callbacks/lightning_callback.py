@@ -10,7 +10,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["LightningCallback", "LightningModule", "Trainer", "adopt"]
+__all__ = ["LightningCallback", "LightningModule", "Trainer", "adopt", "callbacks_of"]
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -51,3 +51,9 @@ def adopt() -> None:
     new = [callback for callback in _imported() if not issubclass(LightningCallback, callback)]
     if new:
         LightningCallback.__bases__ = (*LightningCallback.__bases__, *new)
+
+
+def callbacks_of(trainer: Trainer, kind: type[Any]) -> list[Any]:
+    """Return the callbacks of one kind, in order."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]

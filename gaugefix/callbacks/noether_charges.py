@@ -12,7 +12,7 @@ from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_projection import GaugeProjection
 from gaugefix.callbacks.gauge_regularizer import GaugeRegularizer
 from gaugefix.callbacks.gauge_source import Analysed
-from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, callbacks_of
 from gaugefix.errors import NoEffectWarning
 from gaugefix.functional import charge_norm, noether_charge
 from gaugefix.functional.charge_decay import charge_decay
@@ -88,7 +88,7 @@ class NoetherCharges(GaugeCallback):
         """Measure and log."""
         charges = noether_charge(analysed.module, analysed.gauge)
         norms = {name: charge_norm({name: charge}) for name, charge in charges.items()}
-        projections = sum(c.projections for c in _callbacks(trainer, GaugeProjection))
+        projections = sum(c.projections for c in callbacks_of(trainer, GaugeProjection))
         if not self._initial or projections != self._projections:
             self._initial, self._projections = norms, projections
             self._clock.reset()
@@ -129,7 +129,7 @@ class NoetherCharges(GaugeCallback):
     # ---- inside -----------------------------------------------------------------------------------------------------
     def _other_forces(self, trainer: Trainer, names: dict[str, float]) -> dict[str, str]:
         """Regularizers whose gradient is not horizontal move all charges."""
-        for regularizer in _callbacks(trainer, GaugeRegularizer):
+        for regularizer in callbacks_of(trainer, GaugeRegularizer):
             if regularizer.strength and not regularizer.gauge_term.invariant:
                 reason = f"the GaugeRegularizer '{regularizer.term}' pushes along the orbit"
                 return dict.fromkeys(names, reason)
@@ -151,8 +151,3 @@ class NoetherCharges(GaugeCallback):
     def _release(self) -> None:
         self._clock.detach()
         super()._release()
-
-
-def _callbacks(trainer: Trainer, kind: type[Any]) -> list[Any]:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]

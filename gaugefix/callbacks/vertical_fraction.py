@@ -11,7 +11,7 @@ from torch import Tensor
 from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_regularizer import GaugeRegularizer
 from gaugefix.callbacks.gauge_source import Analysed
-from gaugefix.callbacks.lightning_callback import LightningModule, Trainer
+from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, callbacks_of
 from gaugefix.callbacks.update_recorder import UpdateRecorder
 from gaugefix.errors import GaugeError, ProjectionWarning
 from gaugefix.functional.orbit_tangent import OrbitTangent
@@ -121,11 +121,10 @@ class VerticalFraction(GaugeCallback):
         self, trainer: Trainer, analysed: Analysed, at: Mapping[str, Tensor]
     ) -> dict[str, dict[str, Tensor]]:
         """The gradient of every regularizer's term, of strength 1, by the name under which it logs."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         trained = {n for n, p in named_tensors(analysed.module).items() if n in at and p.requires_grad}
         gradients = {}
-        for regularizer in callbacks:
-            if not isinstance(regularizer, GaugeRegularizer) or regularizer.module != self.module:
+        for regularizer in callbacks_of(trainer, GaugeRegularizer):
+            if regularizer.module != self.module:
                 continue
             found = {name: torch.zeros_like(at[name]) for name in trained}
             regularizer.gauge_term.add_gradient_(analysed.gauge, at, found, 1.0)

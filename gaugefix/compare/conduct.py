@@ -14,7 +14,7 @@ from gaugefix.compare.crew import Crew
 from gaugefix.compare.grid import Grid, PlannedRun
 from gaugefix.compare.meter import Meter
 from gaugefix.compare.record import alone, cores, describe, make, open_record
-from gaugefix.compare.worker import read_summary
+from gaugefix.compare.run import read_summary
 from gaugefix.demo.run_directory import new_run_directory
 from gaugefix.demo.wandb_sink import send_page
 
@@ -86,7 +86,7 @@ def place(directory: Path, run: PlannedRun) -> Path:
 
 def outcome(directory: Path, run: PlannedRun) -> str:
     """Return success, failed or missing."""
-    return str(read_summary(place(directory, run) / "summary.json").get("status", "missing"))
+    return str((read_summary(place(directory, run)) or {}).get("status", "missing"))
 
 
 def finished(directory: Path, run: PlannedRun) -> bool:
@@ -131,5 +131,5 @@ def run_all(grid: Grid, runs: list[PlannedRun], directory: Path, jobs: int) -> b
 def discard(task: Mapping[str, Any]) -> None:
     """Remove the directory of a run that did not get to its summary."""
     path = Path(task["directory"])
-    if read_summary(path / "summary.json").get("status") != "success":
+    if (read_summary(path) or {}).get("status") != "success":
         shutil.rmtree(path, ignore_errors=True)

@@ -12,7 +12,7 @@ from gaugefix.compare.conduct import default_jobs, finished, task_of
 from gaugefix.compare.crew import Crew
 from gaugefix.compare.grid import Grid, GridError, PlannedRun, Variant, length, read_config
 from gaugefix.compare.meter import duration
-from gaugefix.compare.worker import read_summary
+from gaugefix.compare.run import read_summary
 
 TIMED = 25
 """Optimizer steps of the short run of each method; it takes the median, and what is not a step is a fixed cost."""
@@ -91,7 +91,7 @@ def note(
     if task["directory"] == first["directory"]:
         found[""] = {"gauge": reply["gauge"]}
         return
-    summary = read_summary(Path(task["directory"]) / "summary.json")
+    summary = read_summary(Path(task["directory"])) or {}
     times = {key: summary[key] for key in ("step_seconds", "validation_seconds")}
     batches = reply["batches"]
     found[label] = {**times, "seconds": reply["seconds"], "batches": batches, "steps": steps_of(grid, batches)}

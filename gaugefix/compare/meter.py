@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from gaugefix.compare.worker import read_summary
+from gaugefix.compare.run import read_summary
 from gaugefix.demo.extras import require
 
 
@@ -79,7 +79,7 @@ class Meter:
 
 def result(task: Mapping[str, Any]) -> str:
     """Return what came out of a run, in a few words."""
-    summary = read_summary(Path(task["directory"]) / "summary.json")
+    summary = read_summary(Path(task["directory"])) or {}
     if summary.get("status") != "success":
         return "failed"
     if summary.get("diverged"):

@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from gaugefix.compare.run import read_summary
+
 OUTPUT = "output.txt"
 
 
@@ -90,7 +92,7 @@ def failed(task: Mapping[str, Any], error: str) -> dict[str, Any]:
     directory = Path(task["directory"])
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "summary.json"
-    found = read_summary(path)
+    found = read_summary(directory) or {}
     whole = {**found, **task["identity"], "status": "failed", "error": error}
     part = path.with_name("summary.json.part")
     part.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
@@ -104,15 +106,6 @@ def explained(error: BaseException, output: Path) -> str:
         said = [line for line in output.read_text(encoding="utf-8").splitlines() if "rror:" in line]
         return said[0] if said else f"SystemExit: {error}"
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """Return a summary; empty where there is none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from gaugefix.demo.extras import require
-from gaugefix.demo.picture import read_series
+from gaugefix.demo.picture import read_series, save
 
 CHARGE, PREDICTED = "charge", "charge_predicted"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#5254a3")
@@ -70,9 +70,4 @@ def draw_charges(directory: Path, picture: Path, title: str) -> Path | None:
     if lawful:
         panels[1].axhline(0.0, color="#7f7f7f", linewidth=0.8)
         panels[1].set(ylabel="measured/predicted − 1  (%)")
-    panels[-1].set(xlabel="optimizer step")
-    for axes in panels:
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=130, metadata={"Software": None})
-    return picture
+    return save(figure, panels, picture)

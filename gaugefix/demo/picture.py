@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,11 @@ def draw(runs: Mapping[str, Path], picture: Path, title: str) -> Path:
     if drifts is not None:
         drifts.set(yscale="log", ylabel="orbit drift  ‖log g*‖")
         drifts.legend(frameon=False, ncols=3, fontsize=9)
+    return save(figure, panels, picture)
+
+
+def save(figure: Any, panels: Sequence[Any], picture: Path) -> Path:
+    """Give panels over the steps of training their grid and their common axis, and write the PNG file."""
     panels[-1].set(xlabel="optimizer step")
     for axes in panels:
         axes.grid(alpha=0.25, linewidth=0.6)

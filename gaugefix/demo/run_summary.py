@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
 from gaugefix.callbacks import GaugeProjection, GaugeRegularizer, OrbitDrift
+from gaugefix.callbacks.lightning_callback import callbacks_of
 from gaugefix.callbacks.model_callback import ModelCallback
 from gaugefix.demo.jsonl_logger import JsonlLogger
 
@@ -64,7 +65,7 @@ class RunSummary(Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams({**self.settings, **facts})
         # A resumed run brings the history and the seconds of the runs before.
-        for callback in gauge_callbacks(trainer, GaugeProjection):
+        for callback in callbacks_of(trainer, GaugeProjection):
             self._logged[callback.state_key] = len(callback.history)
         self._spent_earlier = seconds_spent(trainer)
 
@@ -82,7 +83,7 @@ class RunSummary(Callback):
         self._loss = outputs["loss"].detach()
         self._first_loss = self._loss if self._first_loss is None else self._first_loss
         self._log_projections(trainer)
-        for drift in gauge_callbacks(trainer, OrbitDrift):
+        for drift in callbacks_of(trainer, OrbitDrift):
             if drift.last is not None and drift.last is not self._last_drift:
                 self._last_drift = drift.last
                 self._residual_max = greater(self._residual_max, drift.last.residual)
@@ -113,7 +114,7 @@ class RunSummary(Callback):
 
     def _log_projections(self, trainer: Trainer) -> None:
         """Write what the projections since the last call did, one line each."""
-        for callback in gauge_callbacks(trainer, GaugeProjection):
+        for callback in callbacks_of(trainer, GaugeProjection):
             for entry in callback.history[self._logged.get(callback.state_key, 0) :]:
                 row = {f"gauge/{key}": value for key, value in entry.items() if key != "step"}
                 for logger in trainer.loggers:
@@ -121,8 +122,8 @@ class RunSummary(Callback):
             self._logged[callback.state_key] = len(callback.history)
 
     def _measure(self, trainer: Trainer, seconds: float) -> dict[str, Any]:
-        drifts, projections = gauge_callbacks(trainer, OrbitDrift), gauge_callbacks(trainer, GaugeProjection)
-        gauged = gauge_callbacks(trainer, ModelCallback)
+        drifts, projections = callbacks_of(trainer, OrbitDrift), callbacks_of(trainer, GaugeProjection)
+        gauged = callbacks_of(trainer, ModelCallback)
         last = next((c.last for c in drifts if c.last is not None), None)
         spent = seconds_spent(trainer) - self._spent_earlier
         discovery = sum(c.discovery_seconds for c in gauged)
@@ -145,7 +146,7 @@ class RunSummary(Callback):
             "invariance_error_max": max((c.invariance_error for c in projections), default=None),
             "projections": sum(c.projections for c in projections),
             "projection_seconds": sum(c.seconds for c in projections),
-            "regularizer_seconds": sum(c.seconds for c in gauge_callbacks(trainer, GaugeRegularizer)),
+            "regularizer_seconds": sum(c.seconds for c in callbacks_of(trainer, GaugeRegularizer)),
             "drift_seconds": sum(c.seconds for c in drifts),
             "discovery_seconds": discovery,
             "overhead_pct": 100 * spent / (training - spent) if training > spent else None,
@@ -153,14 +154,9 @@ class RunSummary(Callback):
         }
 
 
-def gauge_callbacks(trainer: Trainer, kind: type[Any]) -> list[Any]:
-    """Return the callbacks of one kind, in order."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
-
-
 def seconds_spent(trainer: Trainer) -> float:
     """Return the seconds that gaugefix's callbacks have spent so far."""
-    return sum((callback.seconds for callback in gauge_callbacks(trainer, Timed)), 0.0)
+    return sum((callback.seconds for callback in callbacks_of(trainer, Timed)), 0.0)
 
 
 def greater(a: float, b: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.base import register_term, total
 from gaugefix.regularizers.matrix_log import Eigen, matrix_log
 from gaugefix.regularizers.moments import Moments
-from gaugefix.regularizers.of_moments import MomentTerm, total
+from gaugefix.regularizers.of_moments import MomentTerm
 
 
 @register_term("balance")
@@ -31,7 +31,7 @@ class Balance(MomentTerm):
         for a, b in moments.blocks:
             (log_a, full_a), (log_b, full_b) = matrix_log(a), matrix_log(b)
             parts.append((log_a - log_b).square().sum((-2, -1))[full_a & full_b].sum())
-        return total(parts, moments.ins)
+        return total(parts)
 
     def slopes(self, moments: Moments) -> Moments:
         ins, outs = _alive(moments)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -73,6 +74,11 @@ class GaugeTerm(ABC):
                 f"Expected a gauge group with continuous symmetries for the term '{self.name}', got one without. "
                 "print(gauge) names what blocks them."
             )
+
+
+def total(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of scalars, in the widest of their dtypes; zero for none."""
+    return functools.reduce(torch.add, parts) if parts else torch.zeros(())
 
 
 def register_term(name: str) -> Callable[[type[GaugeTerm]], type[GaugeTerm]]:

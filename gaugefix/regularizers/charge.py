@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.base import register_term, total
 from gaugefix.regularizers.moments import Moments
-from gaugefix.regularizers.of_moments import MomentTerm, total
+from gaugefix.regularizers.of_moments import MomentTerm
 
 
 @register_term("charge")
@@ -21,7 +21,7 @@ class Charge(MomentTerm):
 
     def of(self, moments: Moments) -> Tensor:
         parts = [(moments.ins - moments.outs).square().sum()]
-        return total(parts + [(a - b).square().sum() for a, b in moments.blocks], moments.ins)
+        return total(parts + [(a - b).square().sum() for a, b in moments.blocks])
 
     def slopes(self, moments: Moments) -> Moments:
         units = 2.0 * (moments.ins - moments.outs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.regularizers.base import GaugeTerm, register_term, total
 from gaugefix.symmetry import GaugeGroup
 
 
@@ -29,15 +30,15 @@ class DepthSmoothness(GaugeTerm):
     source = "arXiv 2402.02362, Section 6; of fields: gaugefix.ode.terms.depth_smoothness"
 
     def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
-        pairs = neighbours({name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()})
+        pairs = _pairs(tensors)
         parts = [(tensors[b] - tensors[a]).square().sum() for a, b in pairs]
-        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+        return total(parts)
 
     @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
     ) -> None:
-        pairs = neighbours({name: tuple(t.shape) for name, t in tensors.items() if t.is_floating_point()})
+        pairs = _pairs(tensors)
         if not pairs:
             return
         apart = torch._foreach_sub([tensors[b] for _, b in pairs], [tensors[a] for a, _ in pairs])
@@ -69,6 +70,15 @@ def neighbours(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
             family = (name[: match.start()] + "*" + name[match.end() :], k)
             lines.setdefault(family, []).append((int(match.group()), name))
     return [pair for line in lines.values() for pair in _in_order(line, shapes)]
+
+
+def _pairs(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    return _known_pairs(tuple((name, tuple(t.shape)) for name, t in tensors.items() if t.is_floating_point()))
+
+
+@functools.lru_cache(maxsize=8)  # asked at every optimizer step
+def _known_pairs(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> list[tuple[str, str]]:
+    return neighbours(dict(shapes))
 
 
 def _in_order(line: Iterable[tuple[int, str]], shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.regularizers.base import GaugeTerm, register_term, total
 from gaugefix.symmetry import GaugeGroup
 
 
@@ -28,7 +28,7 @@ class L2(GaugeTerm):
         """Return R over the tensors that require a gradient, tied ones once."""
         own = {id(t): t for t in tensors.values() if t.requires_grad}.values()
         parts = [0.5 * t.square().sum() for t in own]
-        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+        return total(parts)
 
     @torch.no_grad()
     def add_gradient_(

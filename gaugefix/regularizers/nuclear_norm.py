@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.base import register_term, total
 from gaugefix.regularizers.moments import Moments, moment_map
-from gaugefix.regularizers.of_moments import MomentTerm, total
+from gaugefix.regularizers.of_moments import MomentTerm
 from gaugefix.slices.block import balance_blocks, full_rank
 from gaugefix.symmetry import GaugeGroup
 
@@ -34,7 +34,7 @@ class NuclearNorm(MomentTerm):
             full = full_rank(a.detach().double()) & full_rank(b.detach().double())
             low = torch.linalg.cholesky_ex(a.double()[full])[0]
             parts.append(torch.linalg.eigvalsh(low.mT @ b.double()[full] @ low).clamp_min(1e-300).sqrt().sum())
-        return total(parts, moments.ins)
+        return total(parts)
 
     def slopes(self, moments: Moments) -> Moments:
         blocks = []

@@ -45,11 +45,3 @@ class MomentTerm(GaugeTerm):
                 f"Expected units that scale or blocks that mix for the term '{self.name}', got a gauge group without "
                 "them. Use l2, or leave the term out."
             )
-
-
-def total(parts: list[Tensor], like: Tensor) -> Tensor:
-    """The sum of scalars, zero for none."""
-    result = like.new_zeros(())
-    for part in parts:
-        result = result + part
-    return result

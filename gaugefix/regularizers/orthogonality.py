@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.base import register_term, total
 from gaugefix.regularizers.moments import Moments, moment_map
-from gaugefix.regularizers.of_moments import MomentTerm, total
+from gaugefix.regularizers.of_moments import MomentTerm
 from gaugefix.regularizers.unit_norm import excess
 from gaugefix.symmetry import GaugeGroup
 
@@ -28,7 +28,7 @@ class Orthogonality(MomentTerm):
     source = "orthogonal representative; as a penalty on layers: Bansal et al., arXiv 1810.09102"
 
     def of(self, moments: Moments) -> Tensor:
-        return total([excess(a).square().sum() for a, _ in moments.blocks], moments.ins)
+        return total([excess(a).square().sum() for a, _ in moments.blocks])
 
     def slopes(self, moments: Moments) -> Moments:
         blocks = tuple((2.0 * excess(a), torch.zeros_like(b)) for a, b in moments.blocks)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.regularizers.base import GaugeTerm, register_term, total
 from gaugefix.regularizers.moments import moment_map
 from gaugefix.slices.second_moment import coordinate_sums
 from gaugefix.slices.term import Seat, Term, values
@@ -40,8 +40,7 @@ class PathNorm(GaugeTerm):
             found = [part for step in steps for part in step.arriving(start, tensors, reached)]
             outside = next(iter(tensors.values())).new_ones(sizes[start])  # units that no parameter leads to
             reached[start] = torch.stack(found).sum(0) if found else outside
-        ends = [step.ending(tensors, reached) for step in steps]
-        return torch.stack([end.to(ends[0].dtype) for end in ends]).sum()
+        return total([step.ending(tensors, reached) for step in steps])
 
     def check(self, gauge: GaugeGroup) -> None:
         source = moment_map(gauge)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.regularizers.base import GaugeTerm, register_term, total
 from gaugefix.regularizers.moments import moment_map
 from gaugefix.slices.layout import weight_of
 from gaugefix.slices.term import Term, values
@@ -34,7 +34,7 @@ class ProductOfNorms(GaugeTerm):
         factors = _factors(gauge, tensors)
         terms = moment_map(gauge).balance.terms
         parts = [0.5 * (values(term, tensors).square() * _factor(term, factors)).sum() for term in terms]
-        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+        return total(parts)
 
     @torch.no_grad()
     def add_gradient_(

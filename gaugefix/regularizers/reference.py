@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.base import GaugeTerm, register_term
+from gaugefix.regularizers.base import GaugeTerm, register_term, total
 from gaugefix.slices.least_norm import is_statistic
 from gaugefix.symmetry import GaugeGroup
 
@@ -37,7 +37,7 @@ class Reference(GaugeTerm):
     def value(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         start = self.around(gauge, tensors)
         parts = [0.5 * (tensors[name] - value).square().sum() for name, value in start.items()]
-        return torch.stack([p.to(parts[0].dtype) for p in parts]).sum() if parts else torch.zeros(())
+        return total(parts)
 
     @torch.no_grad()
     def add_gradient_(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gaugefix.regularizers.base import register_term
+from gaugefix.regularizers.base import register_term, total
 from gaugefix.regularizers.moments import Moments
-from gaugefix.regularizers.of_moments import MomentTerm, total
+from gaugefix.regularizers.of_moments import MomentTerm
 
 
 @register_term("unit_norm")
@@ -22,7 +22,7 @@ class UnitNorm(MomentTerm):
 
     def of(self, moments: Moments) -> Tensor:
         parts = [(moments.ins - 1.0).square().sum()]
-        return total(parts + [excess(a).square().sum() for a, _ in moments.blocks], moments.ins)
+        return total(parts + [excess(a).square().sum() for a, _ in moments.blocks])
 
     def slopes(self, moments: Moments) -> Moments:
         blocks = tuple((2.0 * excess(a), torch.zeros_like(b)) for a, b in moments.blocks)
