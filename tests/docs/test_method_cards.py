@@ -174,7 +174,7 @@ def test_the_yaml_of_the_kinetic_penalty_is_an_option_of_the_recipe():
     assert ODEClassifier(**baseline["model"]["init_args"] | options).kinetic == 0.001
 
 
-@pytest.mark.parametrize("name", WITHOUT_YAML)
+@pytest.mark.parametrize("name", sorted(WITHOUT_YAML))
 def test_a_card_without_yaml_says_so(name):
     assert not code_blocks(read(name), "yaml")
     assert "There is no YAML for it" in read(name)
