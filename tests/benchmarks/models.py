@@ -35,18 +35,52 @@ class Block(nn.Module):
         return torch.relu(self.bn2(self.conv2(h)) + self.short(x))
 
 
-class ResNet18(nn.Module):
-    """ResNet-18: 11.7 M parameters, 20 convolutions, batch norms."""
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions with batch norms and a shortcut (He et al. 2015, Fig. 5); the stride in the 3×3."""
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, wide_in: int, wide: int, stride: int) -> None:
+        super().__init__()
+        out = 4 * wide
+        self.conv1, self.bn1 = nn.Conv2d(wide_in, wide, 1, bias=False), nn.BatchNorm2d(wide)
+        self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide)
+        self.conv3, self.bn3 = nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out)
+        self.short: nn.Module = nn.Identity()
+        if stride > 1 or wide_in != out:
+            self.short = nn.Sequential(nn.Conv2d(wide_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.bn1(self.conv1(x)))
+        h = torch.relu(self.bn2(self.conv2(h)))
+        return torch.relu(self.bn3(self.conv3(h)) + self.short(x))
+
+
+class ResNet(nn.Module):
+    """A residual network for images: a stem, blocks, and the mean over positions before the head."""
+
+    def __init__(self, blocks: Sequence[nn.Module], width: int, classes: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU())
         self.pool = nn.MaxPool2d(3, 2, 1)
-        widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
-        widths += [(256, 512, 2), (512, 512, 1)]
-        self.blocks = nn.Sequential(*[Block(*w) for w in widths])
-        self.head = nn.Linear(512, classes)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.blocks(self.pool(self.stem(x)))
         return self.head(h.mean((2, 3)))
+
+
+def resnet18(classes: int = 1000) -> ResNet:
+    """ResNet-18: 11.7 M parameters, 20 convolutions."""
+    widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1)]
+    widths += [(256, 512, 2), (512, 512, 1)]
+    return ResNet([Block(*w) for w in widths], 512, classes)
+
+
+def resnet50(classes: int = 1000) -> ResNet:
+    """ResNet-50: 25.6 M parameters, 53 convolutions."""
+    blocks, wide_in = [], 64
+    for wide, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for k in range(count):
+            blocks.append(Bottleneck(wide_in, wide, stride if k == 0 else 1))
+            wide_in = 4 * wide
+    return ResNet(blocks, wide_in, classes)

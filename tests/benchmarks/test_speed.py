@@ -16,13 +16,13 @@ import gaugefix
 from gaugefix.discovery.capture import capture
 from gaugefix.slices import MinimalNorm
 from gaugefix.symmetry import Element
-from tests.benchmarks.models import ResNet18, mlp
+from tests.benchmarks.models import mlp, resnet18
 from tests.benchmarks.ratio import paired
 from tests.discovery.transformers_large import gpt2, llama
 
 NETS: dict[str, tuple[Callable[[], nn.Module], torch.Size]] = {
     "mlp": (mlp, torch.Size((2, 784))),
-    "resnet18": (ResNet18, torch.Size((2, 3, 64, 64))),
+    "resnet18": (resnet18, torch.Size((2, 3, 64, 64))),
 }
 
 
