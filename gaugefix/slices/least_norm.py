@@ -1,8 +1,8 @@
 """Least norm over a translation group: an orthogonal projection.
 
 A shift or kernel acts affinely in its coordinates v at fixed parameters, θ(v) = θ + Jv, so that ½‖θ(v)‖² is a
-quadratic form; its minimum solves JᵀJ v = −Jᵀθ: in closed form for kernels, by conjugate gradients for shifts, with J
-applied by differentiating the action.
+quadratic form; its minimum solves JᵀJ v = −Jᵀθ: in closed form for kernels and plain shifts, by conjugate gradients for
+the other shifts, with J applied by differentiating the action.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gaugefix.slices.plain_shift import plain_shift
 from gaugefix.slices.shift_normal import ShiftNormal
-from gaugefix.symmetry import ReaderKernel, Symmetry, WriterKernel
+from gaugefix.symmetry import ReaderKernel, ShiftSymmetry, Symmetry, WriterKernel
 
 _DENSE = 2**23
 """Entries of J up to which it is computed as a matrix."""
@@ -42,6 +43,10 @@ def least_norm(
         return _kernel(symmetry, tensors, reference)
     read = {name: tensors[name] for name in symmetry.reads}
     counted = [name for name in symmetry.parameters if name not in buffers and not is_statistic(name)]
+    if isinstance(symmetry, ShiftSymmetry):
+        plain = plain_shift(symmetry, frozenset(counted), {name: read[name].shape for name in counted})
+        if plain is not None:
+            return plain.least_norm(read, reference, scale)
     device = next(iter(read.values())).device
     zero = torch.zeros(symmetry.group.coordinates, dtype=torch.float64, device=device)
 

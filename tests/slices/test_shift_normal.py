@@ -7,8 +7,9 @@ from torch import nn
 
 import gaugefix
 from gaugefix.slices.least_norm import least_norm
+from gaugefix.slices.plain_shift import plain_shift
 from gaugefix.slices.shift_normal import ShiftNormal, shift_gram
-from gaugefix.symmetry import ShiftSymmetry, named_tensors
+from gaugefix.symmetry import Add, ShiftSymmetry, named_tensors
 from gaugefix.testing import randomise_
 from tests.discovery.architectures import Net
 from tests.discovery.transformers_small import Block
@@ -61,6 +62,10 @@ def shift(name: str, k: int) -> tuple[ShiftSymmetry, dict[str, torch.Tensor], li
     return s, tensors, [n for n in s.parameters if n in dict(model.named_parameters())]
 
 
+def plain(s, tensors, counted):
+    return plain_shift(s, frozenset(counted), {n: tensors[n].shape for n in counted})
+
+
 @pytest.mark.parametrize(("name", "k"), CASES)
 def test_the_gram_is_that_of_the_jacobian(name, k):
     s, tensors, counted = shift(name, k)
@@ -75,14 +80,43 @@ def test_the_gram_is_that_of_the_jacobian(name, k):
 
 
 @pytest.mark.parametrize(("name", "k"), CASES)
-def test_the_solution_is_that_without(name, k):
+def test_the_solution_is_that_of_the_jacobian(name, k):
+    """v = −J⁺θ: by the normal equations, without them, and by a division where the shift is a plain one."""
     s, tensors, counted = shift(name, k)
+
+    def moved(v):
+        new = s.act(tensors, v)
+        return torch.cat([new[n].reshape(-1) for n in counted])
+
+    zero = torch.zeros(s.acting.n).double()
+    jacobian, theta = torch.autograd.functional.jacobian(moved, zero), moved(zero)
+    solution = -torch.linalg.pinv(jacobian, rtol=1e-9) @ theta
     normal = ShiftNormal(s, frozenset(counted))
-    one, step = least_norm(s, tensors, normal=normal)
-    other, size = least_norm(s, tensors)
-    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
-    assert step == pytest.approx(size, rel=1e-8)
-    assert normal._steps <= 2  # exact but for rounding
+    for given in (normal, None):
+        v, step = least_norm(s, tensors, normal=given)
+        torch.testing.assert_close(v, solution, rtol=1e-9, atol=1e-10)
+        assert step == pytest.approx(float((jacobian @ solution).norm() / theta.norm()), rel=1e-8)
+    if plain(s, tensors, counted) is None:
+        assert normal._steps <= 2  # exact but for rounding
+    else:
+        assert normal._low is None  # nothing was factored
+
+
+def test_plain_shifts_are_those_that_read_no_weight():
+    found = {case: plain(*shift(*case)) is not None for case in CASES}
+    assert found == {case: all(isinstance(leg, Add) for leg in shift(*case)[0].legs) for case in CASES}
+    assert len(set(found.values())) == 2
+
+
+def test_a_plain_shift_comes_nearest_to_a_reference():
+    s, tensors, counted = next(found for found in (shift(*case) for case in CASES) if plain(*found) is not None)
+    torch.manual_seed(2)
+    goal = {n: torch.randn_like(t) for n, t in tensors.items()}
+    v, _ = least_norm(s, tensors, reference=goal)
+    moved = s.act(tensors, v)
+    for k in range(s.acting.n):  # orthogonal to every direction
+        there = s.act(moved, torch.eye(s.acting.n).double()[k])
+        assert abs(sum(((there[n] - moved[n]) * (moved[n] - goal[n])).sum() for n in counted)) < 1e-12
 
 
 def test_old_factors_still_lead_to_the_solution_and_are_made_again_where_they_are_slow():
