@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gaugefix.callbacks.agreement import all_or_none
 from gaugefix.callbacks.averaged_copies import averaged_copies
 from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
@@ -159,11 +160,12 @@ class GaugeProjection(GaugeCallback):
             self._unobserved(trainer)
             return
         try:
-            if flat:
-                element, whole = self._watch.aim(analysed, self.dyadic)
-            else:
-                slice = _BEFORE_FLAT if self.slice == _FLAT else self.slice
-                element = whole = solve(analysed.module, analysed.gauge, slice, self.dyadic)
+            with all_or_none(trainer):
+                if flat:
+                    element, whole = self._watch.aim(analysed, self.dyadic)
+                else:
+                    slice = _BEFORE_FLAT if self.slice == _FLAT else self.slice
+                    element = whole = solve(analysed.module, analysed.gauge, slice, self.dyadic)
             error = self._move(trainer, analysed, element)
         except (NonFiniteError, SliceError) as reason:
             if isinstance(reason, SliceError) and not self.projections:

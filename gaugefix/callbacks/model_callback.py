@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
+from gaugefix.callbacks.agreement import check_agreement
 from gaugefix.callbacks.fit_checks import check_checkpoint, check_parameters, check_strategy
 from gaugefix.callbacks.gauge_source import GaugeSource
 from gaugefix.callbacks.lightning_callback import LightningCallback, LightningModule, Trainer, adopt
@@ -87,8 +88,7 @@ class ModelCallback(LightningCallback):
         self._model = weakref.ref(pl_module)
         self.gauge = None
         self._active = True
-        with self._discovery():
-            self._source.attach(pl_module)
+        self._find(trainer, lambda: self._source.attach(pl_module))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Listen to the first calls of the model if there is no example input."""
@@ -159,8 +159,17 @@ class ModelCallback(LightningCallback):
     def _collect(self, pl_module: LightningModule, stepped: bool) -> None:
         """Find the gauge group from the calls that were recorded, if it is not known yet."""
         if self._source.found is None:
-            with self._discovery():
-                self._source.collect(pl_module, stepped)
+            self._find(pl_module.trainer, lambda: self._source.collect(pl_module, stepped))
+
+    def _find(self, trainer: Trainer, look: Callable[[], None]) -> None:
+        """Look for the gauge group, and make sure that all processes find the same."""
+        failure = None
+        with self._discovery():
+            try:
+                look()
+            except Exception as error:  # no process may miss the check
+                failure = error
+        check_agreement(trainer, self._source.found, failure, type(self).__name__)
 
     def warn(self, trainer: Trainer, message: str, category: type[Warning]) -> None:
         """Warn once, not on every process."""
