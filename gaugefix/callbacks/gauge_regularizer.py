@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,10 +18,14 @@ from gaugefix.callbacks.model_callback import ModelCallback
 from gaugefix.callbacks.schedule import StepCounter
 from gaugefix.errors import NoEffectWarning, SettingError, did_you_mean
 from gaugefix.regularizers import get_term
+from gaugefix.regularizers.base import require_shards
+from gaugefix.regularizers.gradients import gradients_of
 from gaugefix.regularizers.reference import Reference
+from gaugefix.sharding import Shards, is_sharded, reshard_, shards_of
 from gaugefix.symmetry import named_tensors
 
 Schedule = Literal["constant", "linear", "cosine", "warmup"]
+_SHARDING = "ModelParallelStrategy"
 
 
 class GaugeRegularizer(ModelCallback):
@@ -34,6 +37,10 @@ class GaugeRegularizer(ModelCallback):
     gradient, as they do with L2 (and not with AdamW's weight decay). Callbacks that log gradient norms see the term if
     they come behind this one in the list. In manual optimization it works with the optimizers of
     ``self.optimizers()``; a clipping of your own, before ``step()``, does not see it.
+
+    On parameters that ``fully_shard`` has sharded (ModelParallelStrategy), every process adds the gradient of its rows:
+    what a term needs of the others is one all-reduce of sums per unit, and where blocks of GL mix rows, their
+    parameters are gathered one at a time. 'path_norm' and 'reference' are refused there.
 
     Several of them may be combined, with a GaugeProjection too.
 
@@ -86,6 +93,7 @@ class GaugeRegularizer(ModelCallback):
         self._steps = math.inf
         self._parameters: dict[int, dict[str, Tensor]] = {}
         self._tensors: dict[str, Tensor] = {}
+        self._shards: Shards | None = None
         self._heard = False
         self.forget()
 
@@ -96,12 +104,23 @@ class GaugeRegularizer(ModelCallback):
         self._counter.restore(0)
         self.gauge_term = get_term(self.term)
 
+    @property
+    def takes_shards(self) -> bool:
+        return self.gauge_term.takes_shards
+
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
     @property
     def state_key(self) -> str:
         return self._generate_state_key(term=self.term, module=self.module, name=self.name)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and any(base.__name__ == _SHARDING for base in type(trainer.strategy).__mro__):
+            require_shards(self.gauge_term)
+        super().setup(trainer, pl_module, stage)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_sharded(pl_module):
+            require_shards(self.gauge_term)
         for optimizer in trainer.optimizers:
             if any(base.__name__ == "LBFGS" for base in type(optimizer).__mro__):
                 raise SettingError(
@@ -110,11 +129,16 @@ class GaugeRegularizer(ModelCallback):
                     f"gaugefix.regularizers.get_term('{self.term}').value(gauge, parameters)."
                 )
         super().on_fit_start(trainer, pl_module)
-        self._parameters, self._tensors, self._heard = {}, {}, False
+        shards_of(named_tensors(pl_module))  # raises for more than one mesh
+        self._parameters, self._tensors, self._shards, self._heard = {}, {}, None, False
         self._counter.attach(trainer.optimizers)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how long the fit is, where the schedule asks."""
+        """Find out how long the fit is, where the schedule asks.
+
+        Some strategies restore the state of callbacks only now, after ``on_fit_start``.
+        """
+        self._recognise(pl_module)
         if self.schedule == "constant":
             return
         self._steps = float(trainer.estimated_stepping_batches)
@@ -134,6 +158,7 @@ class GaugeRegularizer(ModelCallback):
         if found is None or not self._ready(trainer):
             return
         if id(optimizer) not in self._parameters:
+            reshard_(pl_module)
             with self._discovery():
                 self._parameters[id(optimizer)] = self._owned(found, optimizer)
         begun = time.perf_counter()
@@ -144,7 +169,7 @@ class GaugeRegularizer(ModelCallback):
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
                 strength *= float(loss_scale(trainer, optimizer))
-                self.gauge_term.add_gradient_(found.gauge, self._tensors, gradients_of(parameters), strength)
+                self.gauge_term.add_gradient_(found.gauge, self._now(), gradients_of(parameters), strength)
         self.seconds += time.perf_counter() - begun
 
     def on_train_batch_end(
@@ -166,7 +191,7 @@ class GaugeRegularizer(ModelCallback):
         if self._tensors and every and self._counter.steps % every == 0:
             begun = time.perf_counter()
             assert self.gauge is not None
-            self.value = self.gauge_term.measure(self.gauge, self._tensors)
+            self.value = self.gauge_term.measure(self.gauge, self._now())
             self.seconds += time.perf_counter() - begun
             prefix = f"gauge/{self.name}" if self.name else "gauge"
             for logger in trainer.loggers:
@@ -204,6 +229,8 @@ class GaugeRegularizer(ModelCallback):
         if not self._tensors:
             self.gauge_term.check(found.gauge)
             self._tensors = named_tensors(found.module)
+            shards = shards_of(self._tensors)
+            self._shards = shards if isinstance(shards, Shards) else None
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         seen: set[int] = set()
         mine: dict[str, Tensor] = {}
@@ -213,30 +240,14 @@ class GaugeRegularizer(ModelCallback):
                 mine[name] = tensor
         return mine
 
+    def _now(self) -> Mapping[str, Tensor]:
+        """The tensors as a term reads them; what was gathered of shards at an earlier step no longer holds."""
+        return self._tensors if self._shards is None else self._shards.renewed(self._tensors)
+
     def _release(self) -> None:
         self._counter.detach()
-        self._parameters, self._tensors = {}, {}
+        self._parameters, self._tensors, self._shards = {}, {}, None
         super()._release()
-
-
-def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the gradients by name; parameters that have none are left out.
-
-    Raises:
-        SettingError: for a sparse gradient.
-    """
-    gradients: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        gradient = parameter.grad
-        if gradient is None:
-            continue
-        if gradient.layout is not torch.strided:
-            raise SettingError(
-                f"Expected a dense gradient for '{name}', got a sparse one. Give sparse=False to its embedding, or "
-                "leave GaugeRegularizer out."
-            )
-        gradients[name] = gradient
-    return gradients
 
 
 def _check_strength(strength: object) -> None:

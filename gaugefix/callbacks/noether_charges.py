@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gaugefix.callbacks.decay_clock import DecayClock
 from gaugefix.callbacks.gauge_callback import GaugeCallback
@@ -16,6 +17,8 @@ from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, call
 from gaugefix.errors import NoEffectWarning
 from gaugefix.functional import charge_norm, noether_charge
 from gaugefix.functional.charge_decay import charge_decay
+from gaugefix.regularizers.sharded_charges import charges_of_shards
+from gaugefix.sharding import Shards, reshard_, shards_of
 
 
 class NoetherCharges(GaugeCallback):
@@ -79,6 +82,10 @@ class NoetherCharges(GaugeCallback):
         self._warned = False
         self._clock.forget()
 
+    @property
+    def takes_shards(self) -> bool:
+        return True
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         self._clock.attach(trainer.optimizers)
@@ -86,7 +93,8 @@ class NoetherCharges(GaugeCallback):
     @torch.no_grad()
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Measure and log."""
-        charges = noether_charge(analysed.module, analysed.gauge)
+        reshard_(pl_module)
+        charges = _charges(analysed)
         norms = {name: charge_norm({name: charge}) for name, charge in charges.items()}
         projections = sum(c.projections for c in callbacks_of(trainer, GaugeProjection))
         if not self._initial or projections != self._projections:
@@ -151,3 +159,10 @@ class NoetherCharges(GaugeCallback):
     def _release(self) -> None:
         self._clock.detach()
         super()._release()
+
+
+def _charges(analysed: Analysed) -> dict[str, Tensor]:
+    tensors = shards_of(analysed.gauge.check(analysed.module))
+    if isinstance(tensors, Shards):
+        return charges_of_shards(analysed.gauge, tensors)
+    return noether_charge(analysed.module, analysed.gauge)

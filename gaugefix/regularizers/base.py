@@ -30,6 +30,10 @@ class GaugeTerm(ABC):
     """Whether its gradient also pushes on what the network computes: "no", "on the way" to the slice, or "yes"."""
     invariant: ClassVar[bool] = False
     """Whether it is the same everywhere on an orbit of its symmetries: a control, no gauge condition."""
+    takes_shards: ClassVar[bool] = False
+    """Whether ``measure`` and ``add_gradient_`` take :class:`gaugefix.sharding.Shards` for the tensors.
+
+    Both are then called by all processes together, and the gradients are those of the rows here."""
     cost: ClassVar[str]
     """Of one gradient."""
     source: ClassVar[str]
@@ -55,8 +59,9 @@ class GaugeTerm(ABC):
 
         Args:
             gauge: as for :meth:`value`.
-            tensors: as for :meth:`value`; left as they are.
-            gradients: of the parameters that train, by name, dense and of their shapes and dtypes.
+            tensors: as for :meth:`value`, or shards; left as they are.
+            gradients: of the parameters that train, by name, dense and of their shapes and dtypes; of shards, those of
+                the rows here.
             strength: the factor.
         """
         leaves = {name: tensors[name].detach().requires_grad_() for name in gradients}
@@ -110,6 +115,16 @@ def get_term(term: str | GaugeTerm) -> GaugeTerm:
     if term not in _TERMS:
         raise SettingError(f"Expected the name of a term, got '{term}'. {did_you_mean(str(term), _TERMS)}")
     return _TERMS[term]()
+
+
+def require_shards(term: GaugeTerm) -> None:
+    """Raise :class:`SettingError` for a term that shards are not enough for."""
+    if not term.takes_shards:
+        able = ", ".join(f"'{name}'" for name, known in _TERMS.items() if known.takes_shards)
+        raise SettingError(
+            f"Expected a term that is computed on shards (fully_shard, ModelParallelStrategy), got '{term.name}', "
+            f"which needs whole parameters. Take one of {able}, or train with strategy='ddp' or on one device."
+        )
 
 
 def term_names() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gaugefix.errors import SettingError
 from gaugefix.regularizers.base import GaugeTerm, register_term, total
+from gaugefix.sharding import Shards, rows_of
 from gaugefix.symmetry import GaugeGroup
 
 
@@ -26,6 +27,7 @@ class DepthSmoothness(GaugeTerm):
     condition = "∂_t W = 0 along the depth (Lorenz gauge of the connection in one dimension)"
     freedom = "transformations that are the same in every layer"
     changes_function = "yes: it makes neighbouring layers alike"
+    takes_shards = True
     cost = "two passes over the parameters of repeated layers"
     source = "arXiv 2402.02362, Section 6; of fields: gaugefix.ode.terms.depth_smoothness"
 
@@ -35,13 +37,23 @@ class DepthSmoothness(GaugeTerm):
         return total(parts)
 
     @torch.no_grad()
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> float:
+        if not isinstance(tensors, Shards):
+            return super().measure(gauge, tensors)
+        here, found = tensors.local, dict[str, list[Tensor]]()
+        for a, b in _pairs(tensors):
+            found.setdefault(b, []).append((here[b] - here[a]).square().sum())
+        return float(tensors.total({name: total(parts) for name, parts in found.items()}))
+
+    @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
     ) -> None:
         pairs = _pairs(tensors)
         if not pairs:
             return
-        apart = torch._foreach_sub([tensors[b] for _, b in pairs], [tensors[a] for a, _ in pairs])
+        here = rows_of(tensors)
+        apart = torch._foreach_sub([here[b] for _, b in pairs], [here[a] for a, _ in pairs])
         for side, sign in ((1, 2.0), (0, -2.0)):
             known = [
                 (gradients[pair[side]], d) for pair, d in zip(pairs, apart, strict=True) if pair[side] in gradients
@@ -73,7 +85,20 @@ def neighbours(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
 
 
 def _pairs(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    return _known_pairs(tuple((name, tuple(t.shape)) for name, t in tensors.items() if t.is_floating_point()))
+    shapes = {name: tuple(t.shape) for name, t in rows_of(tensors).items() if t.is_floating_point()}
+    if not isinstance(tensors, Shards):
+        return _known_pairs(tuple(shapes.items()))
+    # Parameters of one shape lie alike; those whose rows here have one shape need not.
+    places = tensors.places
+    shapes |= {name: p.shape for name, p in places.items() if p is not None and name in shapes}
+    pairs = _known_pairs(tuple(shapes.items()))
+    for a, b in pairs:
+        if (places[a] is None) != (places[b] is None):
+            raise SettingError(
+                f"Expected neighbours that are sharded alike for the term 'depth_smoothness', got '{a}' and '{b}', of "
+                "which one is. Shard both with fully_shard, or neither."
+            )
+    return pairs
 
 
 @functools.lru_cache(maxsize=8)  # asked at every optimizer step

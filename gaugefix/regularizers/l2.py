@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.regularizers.base import GaugeTerm, register_term, total
+from gaugefix.sharding import Shards, rows_of
 from gaugefix.symmetry import GaugeGroup
 
 
@@ -21,6 +22,7 @@ class L2(GaugeTerm):
     condition = "minimal norm, shifts and kernels included (Landau gauge)"
     freedom = "rotations that keep the norm, phases of rotary planes"
     changes_function = "yes: it shrinks the function"
+    takes_shards = True
     cost = "one pass over the parameters"
     source = "weight decay; as a gauge condition: arXiv 2402.02362, Section 6"
 
@@ -31,7 +33,14 @@ class L2(GaugeTerm):
         return total(parts)
 
     @torch.no_grad()
+    def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> float:
+        if not isinstance(tensors, Shards):
+            return super().measure(gauge, tensors)
+        return 0.5 * float(tensors.total({name: tensors.local[name].square().sum() for name in tensors.trained}))
+
+    @torch.no_grad()
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
     ) -> None:
-        torch._foreach_add_(list(gradients.values()), [tensors[name] for name in gradients], alpha=strength)
+        here = rows_of(tensors)
+        torch._foreach_add_(list(gradients.values()), [here[name] for name in gradients], alpha=strength)

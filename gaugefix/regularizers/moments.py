@@ -20,10 +20,15 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import GeneralLinear
+from gaugefix.slices.balance import Balance
 from gaugefix.slices.minimal_norm import balance_of
 from gaugefix.slices.second_moment import add_block_vectors_, block_vectors, second_moments
-from gaugefix.slices.term import Seat, values
+from gaugefix.slices.term import Seat, Term, values
 from gaugefix.symmetry import GaugeGroup, Leg, LinearSymmetry
+from gaugefix.symmetry.leg import Index
+
+UnitSlopes = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""φ' by in and by out, class after class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +51,23 @@ class MomentMap:
 
     Args:
         gauge: the group.
+        balance: where the moments of its units come from, if it is not the ordinary problem.
     """
 
-    def __init__(self, gauge: GaugeGroup) -> None:
-        self.balance = balance_of(gauge)
+    def __init__(self, gauge: GaugeGroup, balance: Balance | None = None) -> None:
+        self.balance = balance_of(gauge) if balance is None else balance
         linear = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and not s.conditional]
         self.blocks = [s for s in linear if isinstance(s.group, GeneralLinear)]
         self._sizes = [n for _, n in self.balance.classes.values()]
         place = {start: k for k, (start, _) in enumerate(self.balance.classes.values())}
-        self._plan = [(t, [[_Seat(s, place) for s in side.seats] for side in t.sides]) for t in self.balance.terms]
+        self._plan = [(t, [[Placed(s, place) for s in side.seats] for side in t.sides]) for t in self.balance.terms]
 
     def differentiable(self, tensors: Mapping[str, Tensor]) -> Moments:
         """The moments, differentiable by the parameters, at least float32."""
         empty = next(iter(tensors.values())).new_zeros(0, dtype=torch.float32)
         here = self.balance.differentiable(tensors) if self.balance.size else None
         ins, outs = (empty, empty) if here is None else (here.ins, here.outs)
-        blocks = (second_moments(s, tensors, dtype=_wide(s, tensors), differentiable=True) for s in self.blocks)
+        blocks = (second_moments(s, tensors, dtype=wide_enough(s, tensors), differentiable=True) for s in self.blocks)
         return Moments(ins, outs, tuple(blocks))
 
     @torch.no_grad()
@@ -70,7 +76,7 @@ class MomentMap:
         empty = next(iter(tensors.values())).new_zeros(0, dtype=torch.float32)
         here = self.balance.here(tensors) if self.balance.size else None
         ins, outs = (empty, empty) if here is None else (here.ins, here.outs)
-        return Moments(ins, outs, tuple(second_moments(s, tensors, dtype=_wide(s, tensors)) for s in self.blocks))
+        return Moments(ins, outs, tuple(second_moments(s, tensors, dtype=wide_enough(s, tensors)) for s in self.blocks))
 
     @torch.no_grad()
     def pull_back_(
@@ -92,14 +98,10 @@ class MomentMap:
                 gradient = gradients.get(leg.parameter)
                 if gradient is not None and not leg.buffer:
                     slope = vector if leg.power > 0 else covector
-                    _add_mixed_(gradient, leg, tensors[leg.parameter], slope, strength)
+                    self._pull_back_block_(gradient, leg, tensors, slope, strength)
 
     def _pull_back_units_(
-        self,
-        slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
-        tensors: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
-        factor: float,
+        self, slopes: UnitSlopes, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], factor: float
     ) -> None:
         """Add ``factor`` · P · Σ |k| φ', all plain parameters in one call."""
         plain: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
@@ -109,7 +111,7 @@ class MomentMap:
                 continue
             tensor = values(term, tensors)
             for seats in sides:
-                weight = _weight(seats, slopes)
+                weight = self._weight(term, seats, slopes)
                 if gradient.dtype == tensor.dtype == weight.dtype:
                     plain[0].append(gradient)
                     plain[1].append(tensor)
@@ -118,6 +120,20 @@ class MomentMap:
                     gradient.add_((tensor * weight).to(gradient.dtype), alpha=factor)
         if plain[0]:
             torch._foreach_addcmul_(*plain, value=factor)
+
+    def _weight(self, term: Term, seats: list[Placed], slopes: UnitSlopes) -> Tensor:
+        """Σ |k| φ' over the legs of one side of a parameter."""
+        total = seats[0].spread(slopes)
+        for seat in seats[1:]:
+            total = total + seat.spread(slopes)
+        return total
+
+    def _pull_back_block_(
+        self, gradient: Tensor, leg: Leg, tensors: Mapping[str, Tensor], slope: Tensor, strength: float
+    ) -> None:
+        """Add 2 · strength · φ'P to the entries of one leg of a block."""
+        vectors, block = block_vectors(leg, tensors[leg.parameter].detach(), slope.shape[-1], slope.dtype)
+        add_block_vectors_(leg, gradient, of_copies(slope, block) @ vectors, 2.0 * strength)
 
 
 def moment_map(gauge: GaugeGroup) -> MomentMap:
@@ -130,14 +146,15 @@ def moment_map(gauge: GaugeGroup) -> MomentMap:
 _COMPILED: weakref.WeakKeyDictionary[GaugeGroup, MomentMap] = weakref.WeakKeyDictionary()
 
 
-def _wide(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor]) -> torch.dtype:
+def wide_enough(symmetry: LinearSymmetry, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The dtype for the moments of a block: that of its parameters, at least float32."""
     wide = torch.float32
     for leg in symmetry.legs:
         wide = torch.promote_types(wide, tensors[leg.parameter].dtype)
     return wide
 
 
-class _Seat:
+class Placed:
     """Where one leg of a parameter finds its φ', and how that lies over the entries."""
 
     def __init__(self, seat: Seat, place: Mapping[int, int]) -> None:
@@ -146,22 +163,15 @@ class _Seat:
         self.times = abs(seat.leg.power)
         self.shape = tuple(seat.leg.index.shape) if seat.leg.covers(seat.size) else None
 
-    def spread(self, slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]) -> Tensor:
+    def spread(self, slopes: UnitSlopes) -> Tensor:
+        """|k| φ' over the entries."""
         slope = slopes[self.side][self.place]
         laid = self.leg.spread(slope, 0.0) if self.shape is None else slope.view(self.shape)
         return laid if self.times == 1 else self.times * laid
 
 
-def _weight(seats: list[_Seat], slopes: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]) -> Tensor:
-    """Σ |k| φ' over the legs of one side."""
-    total = seats[0].spread(slopes)
-    for seat in seats[1:]:
-        total = total + seat.spread(slopes)
-    return total
-
-
-def _add_mixed_(gradient: Tensor, leg: Leg, tensor: Tensor, slope: Tensor, strength: float) -> None:
-    vectors, block = block_vectors(leg, tensor.detach(), slope.shape[-1], slope.dtype)
-    if not (block.size == slope.shape[0] and bool((block == np.arange(block.size)).all())):
-        slope = slope[torch.from_numpy(block).to(slope.device)]
-    add_block_vectors_(leg, gradient, slope @ vectors, 2.0 * strength)
+def of_copies(slope: Tensor, block: Index) -> Tensor:
+    """φ' of the block of every copy, (copies, n, n)."""
+    if block.size == slope.shape[0] and bool((block == np.arange(block.size)).all()):
+        return slope
+    return slope[torch.from_numpy(block).to(slope.device)]

@@ -11,11 +11,14 @@ from torch import Tensor
 from gaugefix.errors import SettingError
 from gaugefix.regularizers.base import GaugeTerm
 from gaugefix.regularizers.moments import Moments, moment_map
+from gaugefix.regularizers.sharded_moments import moment_map_for
 from gaugefix.symmetry import GaugeGroup
 
 
 class MomentTerm(GaugeTerm):
     """R = φ(in, out, A, B), with φ' in closed form: one pass over the parameters, and one to add the gradient."""
+
+    takes_shards = True
 
     @abstractmethod
     def of(self, moments: Moments) -> Tensor:
@@ -30,12 +33,12 @@ class MomentTerm(GaugeTerm):
 
     @torch.no_grad()
     def measure(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> float:
-        return float(self.of(moment_map(gauge).here(tensors)))
+        return float(self.of(moment_map_for(gauge, tensors).here(tensors)))
 
     def add_gradient_(
         self, gauge: GaugeGroup, tensors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], strength: float
     ) -> None:
-        source = moment_map(gauge)
+        source = moment_map_for(gauge, tensors)
         source.pull_back_(self.slopes(source.here(tensors)), tensors, gradients, strength)
 
     def check(self, gauge: GaugeGroup) -> None:

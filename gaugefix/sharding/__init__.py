@@ -2,7 +2,7 @@
 
 from gaugefix.sharding.modules import apart, is_sharded, reshard_
 from gaugefix.sharding.place import Place, factor_here, is_dtensor, place_of, rows_here
-from gaugefix.sharding.shards import Shards, copied, shards_of, subset, widened
+from gaugefix.sharding.shards import Shards, copied, rows_of, shards_of, subset, widened
 from gaugefix.sharding.streamed import Streamed
 from gaugefix.sharding.structure import structure_of
 
@@ -18,6 +18,7 @@ __all__ = [
     "place_of",
     "reshard_",
     "rows_here",
+    "rows_of",
     "shards_of",
     "structure_of",
     "subset",

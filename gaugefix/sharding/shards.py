@@ -28,6 +28,12 @@ class Shards(MutableMapping[str, Tensor]):
 
     Args:
         tensors: plain tensors (the same on every process, or buffers of this process) and DTensors, by name.
+
+    Attributes:
+        local: the rows here, by name; of a plain tensor all.
+        places: where they lie; None for a plain tensor.
+        mesh: the processes.
+        trained: names of the tensors that require a gradient, tied ones once.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -40,6 +46,11 @@ class Shards(MutableMapping[str, Tensor]):
             )
         self.mesh: DeviceMesh = meshes.pop()
         self.local = {name: rows_here(tensor).detach() for name, tensor in tensors.items()}
+        first: dict[int, str] = {}
+        for name, tensor in tensors.items():
+            if tensor.requires_grad:
+                first.setdefault(id(tensor), name)
+        self.trained = tuple(first.values())
         self._recent = _Recent(max(sum(map(_bytes, tensors.values())) // _SHARE, _FLOOR))
 
     def __getitem__(self, name: str) -> Tensor:
@@ -69,8 +80,19 @@ class Shards(MutableMapping[str, Tensor]):
     def mapped(self, change: Callable[[Tensor], Tensor], names: Iterable[str]) -> Shards:
         """Some of the tensors, changed entry by entry; nothing is gathered."""
         other = object.__new__(Shards)
-        other.places, other.mesh, other._recent = self.places, self.mesh, self._recent
+        other.places, other.mesh, other.trained, other._recent = self.places, self.mesh, self.trained, self._recent
         other.local = {name: change(self.local[name]) for name in names}
+        return other
+
+    @torch.no_grad()
+    def renewed(self, tensors: Mapping[str, Tensor]) -> Shards:
+        """The same tensors with the values that they have by now; nothing that was gathered before is kept.
+
+        Where each lies is not looked up again, so that this may be done at every optimizer step.
+        """
+        other = self.mapped(lambda t: t, ())
+        other.local = {name: rows_here(tensor).detach() for name, tensor in tensors.items()}
+        other._recent = _Recent(self._recent.capacity)
         return other
 
     def with_rows(self, rows: Mapping[str, Tensor]) -> Shards:
@@ -95,6 +117,15 @@ class Shards(MutableMapping[str, Tensor]):
         """Add the ``values`` of all processes up, in place."""
         distributed.all_reduce(values, group=self.mesh.get_group())
         return values
+
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Sum of what the rows here add, by tensor, over tensors and processes; float64, of shape ().
+
+        What all processes have as a whole counts once.
+        """
+        counted = [p for name, p in parts.items() if self.leads or self.places[name] is not None]
+        zero = torch.zeros((), dtype=torch.float64, device=self.mesh.device_type)
+        return self.sum_(zero + sum(p.detach().to(zero) for p in counted))
 
     def agreed(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Return the values of the leading process, on every process."""
@@ -146,6 +177,11 @@ def subset(tensors: Mapping[str, Tensor], names: Iterable[str]) -> MutableMappin
 def copied(tensors: Mapping[str, Tensor]) -> MutableMapping[str, Tensor]:
     """A mapping of its own, with the same tensors."""
     return subset(tensors, tensors) if isinstance(tensors, Shards) else dict(tensors)
+
+
+def rows_of(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What this process holds of each; plain tensors as they are."""
+    return tensors.local if isinstance(tensors, Shards) else tensors
 
 
 def widened(tensors: Mapping[str, Tensor], names: Iterable[str]) -> MutableMapping[str, Tensor]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from gaugefix.errors import SliceError
+from gaugefix.errors import NonFiniteError, SliceError
 from gaugefix.sharding import Shards, reshard_, shards_of
-from gaugefix.slices.base import Slice
+from gaugefix.slices.base import Slice, require_finite
 from gaugefix.symmetry import Element, GaugeGroup
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def tensors_for(slice: Slice, gauge: GaugeGroup, model: nn.Module) -> MutableMap
     if isinstance(tensors, Shards) and not slice.takes_shards:
         raise SliceError(
             f"Expected whole parameters for slice '{slice.name}', got shards (fully_shard, DTensor). Take "
-            "'minimal_norm', which is solved on shards, or train with strategy='ddp' or on one device."
+            "'minimal_norm' or 'unit_norm', which are solved on shards, or train with strategy='ddp' or on one device."
         )
     return tensors
 
@@ -41,3 +42,17 @@ def agreed(element: Element, tensors: Mapping[str, Tensor]) -> Element:
         return element
     values = tensors.agreed([value for _, value in element.steps])
     return Element(tuple(zip((name for name, _ in element.steps), values, strict=True)))
+
+
+def require_all_finite(tensors: Mapping[str, Tensor]) -> None:
+    """As :func:`require_finite`; of shards each process looks at what it has, and all raise for what one has found."""
+    if not isinstance(tensors, Shards):
+        require_finite(tensors)
+        return
+    found = [(~torch.isfinite(rows)).sum().to(tensors.mesh.device_type) for rows in tensors.local.values()]
+    for name, count in zip(tensors.local, tensors.sum_(torch.stack(found)).tolist(), strict=True):
+        if count:
+            raise NonFiniteError(
+                f"Expected finite values for '{name}', got {count} NaN or infinite entries. Nothing was changed; "
+                "restore a checkpoint from before the divergence, or lower the learning rate."
+            )

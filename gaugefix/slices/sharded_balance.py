@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gaugefix.groups import DiagonalGroup
-from gaugefix.sharding import Shards
+from gaugefix.sharding import Shards, rows_of
 from gaugefix.slices.balance import Balance
 from gaugefix.slices.term import Moments, Squares, Term
 from gaugefix.symmetry import LinearSymmetry
@@ -26,8 +26,12 @@ class ShardedBalance(Balance):
     """As :class:`Balance`, for the rows that :meth:`lay_out` was told of.
 
     Moments and log-scales lie on the CPU, where every process computes the same from the same sums.
+
+    Args:
+        waits: whether moments are brought to the CPU; on an accelerator that waits for it.
     """
 
+    waits: bool = field(default=True, kw_only=True)
     _shards: weakref.ref[Shards] | None = field(default=None, init=False, repr=False)
 
     def lay_out(self, shards: Shards) -> None:
@@ -42,13 +46,13 @@ class ShardedBalance(Balance):
         return shards
 
     def here(self, tensors: Mapping[str, Tensor]) -> Moments:
-        return super().here(_local(tensors))
+        return super().here(rows_of(tensors))
 
     def squares(self, tensors: Mapping[str, Tensor]) -> list[Squares]:
-        return super().squares(_local(tensors))
+        return super().squares(rows_of(tensors))
 
     def replace_(self, squares: list[Squares], tensors: Mapping[str, Tensor]) -> None:
-        super().replace_(squares, _local(tensors))
+        super().replace_(squares, rows_of(tensors))
 
     def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
         return super()._collect(self._summed(parts))
@@ -66,7 +70,8 @@ class ShardedBalance(Balance):
                     whole = part.new_zeros(place.shape[0], *part.shape[1:])
                     place.cut(whole).copy_(part)
                 wholes.append(whole)
-        flat = self.shards.sum_(torch.cat([whole.reshape(-1) for whole in wholes])).cpu()
+        flat = self.shards.sum_(torch.cat([whole.reshape(-1) for whole in wholes]))
+        flat = flat.cpu() if self.waits else flat
         pieces = iter(torch.split(flat, [whole.numel() for whole in wholes]))
         shapes = iter([whole.shape for whole in wholes])
         return [tuple(next(pieces).view(next(shapes)) for _ in sides) for sides in parts]
@@ -86,7 +91,3 @@ def scale_rows_(shards: Shards, symmetry: LinearSymmetry, scale: Tensor) -> None
     for leg in symmetry.legs:
         if leg.parameter in shards:
             shards.scale(leg.parameter, leg.spread(group.factor(scale, leg.power), 1.0), leg.offset)
-
-
-def _local(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return tensors.local if isinstance(tensors, Shards) else tensors

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import torch
 from torch import Tensor
 
 from gaugefix.errors import SliceError
 from gaugefix.groups import GeneralLinear
+from gaugefix.sharding import Shards, copied, subset, widened
 from gaugefix.slices.balance import Balance
-from gaugefix.slices.base import Slice, register_slice, require_finite
-from gaugefix.slices.minimal_norm import balance_of
+from gaugefix.slices.base import Slice, register_slice
+from gaugefix.slices.minimal_norm import joint_for
+from gaugefix.slices.on_shards import require_all_finite
 from gaugefix.slices.second_moment import second_moments
+from gaugefix.slices.sharded_balance import scale_rows_
 from gaugefix.symmetry import Element, GaugeGroup, LinearSymmetry
 
 
@@ -31,17 +34,21 @@ class UnitNorm(Slice):
         rounds: limit of sweeps.
     """
 
+    takes_shards = True
+
     def __init__(self, tolerance: float = 1e-6, rounds: int = 500) -> None:
         self.tolerance = tolerance
         self.rounds = rounds
 
+    @torch.no_grad()
     def solve(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Element:
-        balance = balance_of(gauge)
+        balance = joint_for(gauge, tensors).balance
         blocks = [s for s in gauge.applied if isinstance(s, LinearSymmetry) and isinstance(s.group, GeneralLinear)]
-        require_finite({name: tensors[name] for name in gauge.shapes})
+        require_all_finite(subset(tensors, gauge.shapes))
         squares = balance.squares(tensors) if balance.size else []
-        u = torch.zeros(balance.size, dtype=torch.float64, device=squares[0].tensor.device if squares else "cpu")
-        work = {name: tensors[name].detach().double() for name in gauge.shapes} if blocks else {}
+        device = squares[0].tensor.device if squares and not isinstance(tensors, Shards) else "cpu"
+        u = torch.zeros(balance.size, dtype=torch.float64, device=device)
+        work = widened(tensors, gauge.shapes if blocks else ())
         steps: dict[str, Tensor] = {}
         alive: Tensor | None = None
         sweep = 0
@@ -56,12 +63,11 @@ class UnitNorm(Slice):
                 u = u + delta
                 moved = float(delta.abs().max())
                 if not math.isfinite(moved) and squares[0].tensor.dtype != torch.float64:  # squares that overflowed
-                    return self.solve(gauge, {name: tensors[name].double() for name in gauge.shapes})
+                    return self.solve(gauge, widened(tensors, gauge.shapes))
                 if not math.isfinite(moved):
                     break
                 if blocks:
-                    for symmetry, scale in balance.factors(delta):
-                        work.update(symmetry.act(work, scale))
+                    _scale_(work, balance, delta)
             for block in blocks:
                 a, _ = second_moments(block, work)
                 g, size = _whiten(a)
@@ -77,9 +83,10 @@ class UnitNorm(Slice):
             "feed themselves (shared recurrent weights) cannot all have norm 1: use slice='minimal_norm'."
         )
 
+    @torch.no_grad()
     def residual(self, gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the root mean square of in_i − 1 over live units and of A − 1 over blocks."""
-        balance = balance_of(gauge)
+        balance = joint_for(gauge, tensors).balance
         parts = []
         if balance.size:
             now = balance.here(tensors)
@@ -99,9 +106,17 @@ def _whiten(a: Tensor) -> tuple[Tensor, float]:
     return (vectors * inverse[:, None, :]) @ vectors.mT, float(inverse.log().abs().max())
 
 
-def _undone(work: Mapping[str, Tensor], balance: Balance, u: Tensor) -> dict[str, Tensor]:
+def _undone(work: Mapping[str, Tensor], balance: Balance, u: Tensor) -> MutableMapping[str, Tensor]:
     """The parameters with the GL steps but without the scales (which ``u`` holds)."""
-    out = dict(work)
-    for symmetry, scale in balance.factors(-u):
-        out.update(symmetry.act(out, scale))
+    out = copied(work)
+    _scale_(out, balance, -u)
     return out
+
+
+def _scale_(tensors: MutableMapping[str, Tensor], balance: Balance, u: Tensor) -> None:
+    """Act with the scales e^u."""
+    for symmetry, scale in balance.factors(u):
+        if isinstance(tensors, Shards):
+            scale_rows_(tensors, symmetry, scale)
+        else:
+            tensors.update(symmetry.act(tensors, scale))

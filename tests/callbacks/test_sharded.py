@@ -61,9 +61,9 @@ def test_a_network_in_bad_coordinates_is_judged_in_float64(report):
 
 
 def test_what_is_refused(report):
-    columns, plane, unit_norm, spectral = report["refused"]
+    columns, plane, flat, spectral = report["refused"]
     assert "rows on one mesh dimension, Shard(0), for 'net.weight', got S(1). Shard with fully_shard" in columns
     assert "got R, S(0)" in plane
-    for message, owner in ((unit_norm, "GaugeProjection"), (spectral, "OrbitDrift")):
+    for message, owner in ((flat, "GaugeProjection"), (spectral, "OrbitDrift")):
         assert f"got ModelParallelStrategy: {owner} as it is set does not work on shards" in message
         assert "with slice 'minimal_norm' take shards" in message

@@ -123,26 +123,27 @@ class History(pl.loggers.logger.DummyLogger):
         self.drifts += [metrics["gauge/drift"]] if "gauge/drift" in metrics else []
 
 
-def fit(kind, sharded, *callbacks, steps=8, epoch=4, checkpoint=None):
+def fit(kind, sharded, *callbacks, steps=8, epoch=4, checkpoint=None, model=None, **settings):
     history = History()
     strategy = ModelParallelStrategy(2, 1, process_group_backend="gloo") if sharded else "auto"
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=2 if sharded else 1,
-        strategy=strategy,
-        max_steps=steps,
-        val_check_interval=3,
-        limit_val_batches=1,
-        num_sanity_val_steps=1,
-        check_val_every_n_epoch=None,
-        use_distributed_sampler=False,  # both processes see the batches of the single one
-        logger=history,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
-    model = Model(kind, sharded)
+    usual = {
+        "accelerator": "cpu",
+        "devices": 2 if sharded else 1,
+        "strategy": strategy,
+        "max_steps": steps,
+        "val_check_interval": 3,
+        "limit_val_batches": 1,
+        "num_sanity_val_steps": 1,
+        "check_val_every_n_epoch": None,
+        "use_distributed_sampler": False,  # both processes see the batches of the single one
+        "logger": history,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": list(callbacks),
+    }
+    trainer = pl.Trainer(**{**usual, **settings})
+    model = Model(kind, sharded) if model is None else model
     trainer.fit(model, batches(kind, epoch), batches(kind, 1), ckpt_path=checkpoint)
     return trainer, model, history.drifts
 
@@ -281,7 +282,7 @@ def refused():
             place_of("net.weight", distribute_tensor(torch.ones(4, 4), mesh, placements))
         except SettingError as error:
             messages.append(str(error))
-    for wrong in (GaugeProjection("unit_norm"), OrbitDrift(slice="spectral")):
+    for wrong in (GaugeProjection("flat"), OrbitDrift(slice="spectral")):
         try:
             fit("mlp", True, wrong, steps=1)
         except SettingError as error:

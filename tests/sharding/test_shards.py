@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from gaugefix.errors import SettingError
+from gaugefix.regularizers.gradients import gradients_of
 from gaugefix.sharding import (
     Place,
     Shards,
@@ -16,6 +17,7 @@ from gaugefix.sharding import (
     factor_here,
     place_of,
     rows_here,
+    rows_of,
     shards,
     shards_of,
     subset,
@@ -61,6 +63,34 @@ def test_writing_leaves_the_tensors_and_other_views_alone(tensors):
     assert torch.equal(some["b"], plain["b"])
     assert torch.equal(sharded["b"].full_tensor(), plain["b"])
     assert widened(view, ["c"])["c"].dtype == torch.float64
+
+
+def test_values_that_have_changed_are_read_anew(tensors):
+    plain, sharded = tensors
+    view = Shards(sharded)
+    assert torch.equal(view["a"], plain["a"])
+    rows_here(sharded["a"]).mul_(2.0)
+    assert torch.equal(view["a"], plain["a"])  # what was gathered is kept
+    assert torch.equal(view.renewed(sharded)["a"], 2.0 * plain["a"])
+
+
+def test_totals_and_what_trains(tensors):
+    plain, sharded = tensors
+    tied = {name: t.requires_grad_(name in "ab") for name, t in sharded.items()}
+    view = Shards({**tied, "a again": tied["a"]})
+    assert view.trained == ("a", "b")
+    found = view.total({name: rows_of(view)[name].double().sum() for name in ("a", "buffer")})
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, plain["a"].double().sum() + 1.0)
+    assert rows_of(plain) is plain
+
+
+def test_gradients_are_those_of_the_rows(mesh):
+    weight = torch.nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
+    assert gradients_of({"weight": weight}) == {}
+    weight.grad = distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)])
+    gradients_of({"weight": weight})["weight"].mul_(3.0)
+    assert torch.equal(weight.grad.full_tensor(), torch.full((4, 4), 3.0))
 
 
 def test_few_gathered_tensors_are_kept(tensors, monkeypatch):
