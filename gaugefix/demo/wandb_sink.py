@@ -64,7 +64,7 @@ def start_run(mode: Mode, directory: Path, name: str, group: str, job_type: str 
             name=name,
             group=group,
             job_type=job_type,
-            dir=directory,
+            dir=str(directory),  # wandb 0.19 takes no Path
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         )
