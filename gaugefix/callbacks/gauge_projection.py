@@ -15,8 +15,9 @@ from gaugefix.callbacks.averaged_copies import averaged_copies
 from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.gradient_watch import UNOBSERVED, GradientWatch
-from gaugefix.callbacks.guard import guarded_act_
+from gaugefix.callbacks.guard import guarded_act_, why_taken_back
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, callbacks_of
+from gaugefix.callbacks.training_dtype import training_dtype
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, SliceError, did_you_mean
 from gaugefix.functional import distances, log_norms
 from gaugefix.projection import solve
@@ -51,13 +52,16 @@ class GaugeProjection(GaugeCallback):
     projections, each of which changes no scale by more than a factor e^0.1 (with dyadic: 2). At the start no gradient
     is known: at_start then brings the model to minimal norm.
 
+    Every logger receives ``gauge/projections``, ``gauge/skipped`` and ``gauge/rolled_back``, the counters below, when
+    one of them has changed, and so do ``trainer.callback_metrics``.
+
     Args:
         slice: Where on its orbit the model should be: 'minimal_norm', 'spectral', 'unit_norm' or 'flat'.
         every_n_steps: Optimizer steps between two projections; by default 100, and 20 for 'flat'.
         at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
         dyadic: Round scale factors to powers of two, so that outputs keep every bit.
         module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
-        name: Tells several projections of one Trainer apart.
+        name: Tells several projections of one Trainer apart: they log 'gauge/<name>/projections' and so on.
         unknown_optimizer: For optimizer states without a law of transport: 'error', 'reset' or 'ignore'.
         probe: Whether to compare outputs before and after, and to take a projection back that changed them.
         conditional: Whether symmetries belong to the group that hold only where no gain of a norm is zero, such as
@@ -150,6 +154,20 @@ class GaugeProjection(GaugeCallback):
             self._watch.observe(trainer, found, optimizer, self.every_n_steps)
             self.seconds += time.perf_counter() - begun
 
+    def _run(self, trainer: Trainer, pl_module: LightningModule, found: Analysed) -> None:
+        """Act, and log the counters where one has changed."""
+        before = self._counts()
+        super()._run(trainer, pl_module, found)
+        counts = self._counts()
+        if counts != before:
+            for logger in trainer.loggers:
+                logger.log_metrics(counts, step=trainer.global_step)
+            trainer.callback_metrics.update({name: torch.tensor(count) for name, count in counts.items()})
+
+    def _counts(self) -> dict[str, float]:
+        prefix = f"gauge/{self.name}" if self.name else "gauge"
+        return {f"{prefix}/{what}": float(getattr(self, what)) for what in ("projections", "skipped", "rolled_back")}
+
     @torch.no_grad()
     def act(self, trainer: Trainer, pl_module: LightningModule, analysed: Analysed) -> None:
         """Project."""
@@ -207,20 +225,22 @@ class GaugeProjection(GaugeCallback):
             act_(analysed.module, analysed.gauge, element, optimizers, averaged=copies, unknown_optimizer=policy)
             self._tell(trainer, analysed, element)
             return math.nan
-        agree = trainer.strategy.reduce_boolean_decision
-        kept, error = guarded_act_(analysed, element, optimizers, copies, policy, agree, trainer.lightning_module)
+        kept, error = guarded_act_(
+            analysed,
+            element,
+            optimizers,
+            copies,
+            policy,
+            agree=trainer.strategy.reduce_boolean_decision,
+            around=lambda: training_dtype(trainer),
+            root=trainer.lightning_module,
+        )
         self._in_a_row = 0 if kept else self._in_a_row + 1
         if kept:
             self._tell(trainer, analysed, element)
             return error
         self.rolled_back += 1
-        self.warn(
-            trainer,
-            f"Expected unchanged outputs for the projection at step {trainer.global_step}, got a relative change of "
-            f"{error:.1e}. It was taken back. Check the group with gaugefix.verify(model, callback.gauge, args): a "
-            "symmetry may be false for this model; or give dyadic=True, which does not round.",
-            ProjectionWarning,
-        )
+        self.warn(trainer, why_taken_back(trainer.global_step, error, analysed.module), ProjectionWarning)
         if self._in_a_row >= _PATIENCE:
             self.switch_off()
             self.warn(

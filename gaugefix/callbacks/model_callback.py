@@ -16,6 +16,7 @@ from gaugefix.callbacks.fit_checks import check_checkpoint, check_parameters, ch
 from gaugefix.callbacks.gauge_source import GaugeSource
 from gaugefix.callbacks.lightning_callback import LightningCallback, LightningModule, Trainer, adopt
 from gaugefix.callbacks.submodule import parameter_shapes
+from gaugefix.callbacks.training_dtype import training_dtype
 from gaugefix.errors import CheckpointError, NoEffectWarning, SettingError
 from gaugefix.symmetry import GaugeGroup
 
@@ -164,7 +165,7 @@ class ModelCallback(LightningCallback):
     def _find(self, trainer: Trainer, look: Callable[[], None]) -> None:
         """Look for the gauge group, and make sure that all processes find the same."""
         failure = None
-        with self._discovery():
+        with self._discovery(), training_dtype(trainer):
             try:
                 look()
             except Exception as error:  # no process may miss the check

@@ -14,6 +14,7 @@ from gaugefix.slices import MinimalNorm, register_slice
 from gaugefix.slices.base import _SLICES
 from gaugefix.testing import tolerance
 from tests.callbacks.small_fits import (
+    CLASSES,
     INPUTS,
     Announced,
     Fitted,
@@ -330,6 +331,29 @@ def test_bfloat16_parameters():
     assert next(model.parameters()).dtype == torch.bfloat16
     assert projection.projections == 3
     assert projection.invariance_error <= tolerance(torch.bfloat16)
+
+
+class OwnTensors(nn.Module):
+    """Makes a tensor in its forward, of torch's default type, which Lightning changes while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = mlp()
+
+    def forward(self, x):
+        return self.layers(x @ torch.eye(INPUTS)) @ torch.eye(CLASSES)
+
+
+@pytest.mark.parametrize("kind", [Announced, Fitted])
+@pytest.mark.parametrize("precision", ["64-true", "16-true", "bf16-true"])
+def test_a_network_may_make_tensors_of_its_own_in_any_precision(precision, kind):
+    model, projection = kind(OwnTensors(), "SGD"), GaugeProjection(every_n_steps=2)
+    trainer(projection, max_steps=4, precision=precision).fit(model, data(batch_size=12))
+    dtype = next(model.parameters()).dtype
+    assert (projection.projections, projection.rolled_back) == (3, 0)
+    assert projection.invariance_error <= tolerance(dtype)
+    assert len(projection._source.found.inputs.args[0]) <= 8  # and the probe with fewer rows has worked
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_history_is_plain_numbers():
