@@ -50,7 +50,8 @@ class GaugeProjection(GaugeCallback):
 
     On the slice 'flat' the squared gradients are least (Fisher-balanced). Gradients are observed ten times between two
     projections, each of which changes no scale by more than a factor e^0.1 (with dyadic: 2). At the start no gradient
-    is known: at_start then brings the model to minimal norm.
+    is known: at_start then brings the model to minimal norm. The term of a GaugeRegularizer belongs to them if that
+    stands before the projection in the list.
 
     Every logger receives ``gauge/projections``, ``gauge/skipped`` and ``gauge/rolled_back``, the counters below, when
     one of them has changed, and so do ``trainer.callback_metrics``.

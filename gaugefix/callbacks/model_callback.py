@@ -102,6 +102,9 @@ class ModelCallback(LightningCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of model and optimizers."""
+        if stage != "fit" and self._saved_parameters is not None:
+            # Testing a checkpoint loads our state too: it belongs to this model, whichever the next fit trains.
+            self._model, self._saved_parameters = weakref.ref(pl_module), None
         self._release()
 
     def state_dict(self) -> dict[str, Any]:
