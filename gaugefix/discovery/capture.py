@@ -129,7 +129,8 @@ def _export(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | N
 def _program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> torch.export.ExportedProgram:
     solvers = solver_modules()
     try:
-        with flows_captured():
+        # torch 2.8 refuses to trace what torch.compile has wrapped, unless it is told that this is no mistake
+        with flows_captured(), torch._dynamo.config.patch(error_on_nested_fx_trace=False):
             return torch.export.export(model, tuple(args), dict(kwargs or {}), strict=False)
     except Exception:
         if solvers is not None or solver_modules() is None:
