@@ -99,6 +99,23 @@ def test_so_does_an_averaged_copy():
     assert same(state_of(average), before)
 
 
+@pytest.mark.parametrize("dyadic", [False, True])
+@pytest.mark.parametrize("slice", ["minimal_norm", "spectral", "unit_norm", "flat"])
+def test_dead_units_stop_no_projection(slice, dyadic):
+    """Nothing goes in, nothing comes out, or neither; and a unit whose bias keeps it silent on every input."""
+    model = Announced(unbalance_(mlp()), lr=1e-3)
+    with torch.no_grad():
+        model.net[0].weight[[0, 2]] = model.net[0].bias[[0, 2]] = 0.0
+        model.net[2].weight[:, [1, 2]] = 0.0
+        model.net[0].bias[3] = -1e4
+    before, after = Outputs(), Outputs()
+    projection = GaugeProjection(slice, every_n_steps=2, dyadic=dyadic)
+    trainer(before, projection, after, max_steps=6).fit(model, data())
+    assert (projection.projections, projection.skipped, projection.rolled_back) == (4, 0, 0)
+    assert change(before, after) <= (0.0 if dyadic else tolerance(torch.float32))
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 @pytest.mark.parametrize("slice", ["minimal_norm", "spectral"])
 def test_float16_parameters(slice):
     model, projection = Announced(unbalance_(mlp()), "SGD", momentum=0.9), GaugeProjection(slice, every_n_steps=2)
