@@ -31,4 +31,4 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, strategy, optimizers, ended)
         assert found["projections"] == 4
         assert found["drift"]
         assert found["logs"]
-        assert found["rows"] == 12
+        assert found["rows"] == 14
