@@ -2,26 +2,29 @@
 
 What a unit sums is complete where its row is, or adds up over the processes (:mod:`gaugefix.slices.sharded_balance`):
 one all-reduce of a vector as long as the units. A block of GL sums over pairs of its coordinates. Where those lie along
-another axis than the rows, PPᵀ adds up over the processes too; where they are rows, the parameter is gathered, one at a
-time, and only its rows here are kept.
+another axis than the rows, PPᵀ adds up over the processes too; where they are rows, each process sums the blocks that
+it has. Only where the cut between processes goes through a block is the parameter gathered, one at a time.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gaugefix.errors import SettingError
 from gaugefix.groups import GeneralLinear
+from gaugefix.regularizers.block_rows import BlockRows
 from gaugefix.regularizers.moments import MomentMap, Moments, Placed, UnitSlopes, moment_map, of_copies, wide_enough
-from gaugefix.sharding import Shards, rows_of
+from gaugefix.sharding import Place, Shards, rows_of
 from gaugefix.slices.second_moment import add_block_vectors_, add_blocks_, block_vectors
 from gaugefix.slices.sharded_balance import ShardedBalance
 from gaugefix.slices.term import Term
 from gaugefix.symmetry import GaugeGroup, Leg
+from gaugefix.symmetry.leg import Index
 
 
 class ShardedMomentMap(MomentMap):
@@ -35,6 +38,7 @@ class ShardedMomentMap(MomentMap):
         super().__init__(gauge, ShardedBalance(gauge, waits=False))
         self._moved = [term.parameter for term in self.balance.terms]
         self._moved += [leg.parameter for s in self.blocks for leg in s.legs if not leg.buffer]
+        self._cuts: dict[tuple[Any, ...], BlockRows] = {}
 
     def differentiable(self, tensors: Mapping[str, Tensor]) -> Moments:
         raise SettingError(
@@ -70,7 +74,7 @@ class ShardedMomentMap(MomentMap):
         return tensors
 
     def _blocks(self, shards: Shards) -> tuple[tuple[Tensor, Tensor], ...]:
-        """A and B of every block: each process adds what its rows know, the first one what had to be gathered."""
+        """A and B of every block, from what each process can sum."""
         sums: list[tuple[Tensor, Tensor]] = []
         for symmetry in self.blocks:
             group = symmetry.group
@@ -80,10 +84,8 @@ class ShardedMomentMap(MomentMap):
             dtype = wide_enough(symmetry, shards.local)
             pair = (like.new_zeros(group.shape, dtype=dtype), like.new_zeros(group.shape, dtype=dtype))
             for leg in legs:
-                whole = _needs_all_rows(leg, shards)
-                tensor = shards[leg.parameter] if whole else shards.local[leg.parameter]
-                if shards.leads or not whole:
-                    vectors, block = block_vectors(leg, tensor, group.n, dtype)
+                vectors, block = self._to_sum(leg, shards, group.n, dtype)
+                if block.size:
                     add_blocks_(pair[0 if leg.power > 0 else 1], vectors @ vectors.mT, block)
             sums.append(pair)
         if not sums:
@@ -110,13 +112,33 @@ class ShardedMomentMap(MomentMap):
     ) -> None:
         assert isinstance(tensors, Shards)
         place = tensors.places[leg.parameter]
-        if place is None or not _needs_all_rows(leg, tensors):
+        if place is None or 0 not in leg.axes:
             super()._pull_back_block_(gradient, leg, tensors.local, slope, strength)
-            return
-        vectors, block = block_vectors(leg, tensors[leg.parameter], slope.shape[-1], slope.dtype)
-        whole = vectors.new_zeros(place.shape)
-        add_block_vectors_(leg, whole, of_copies(slope, block) @ vectors, 1.0)
-        gradient.add_(place.cut(whole).to(gradient.dtype), alpha=2.0 * strength)
+        elif leg.flat:
+            self._rows(leg, place, slope.shape[-1], gradient.device).pull_back_(
+                gradient, tensors, slope, 2.0 * strength
+            )
+        else:
+            vectors, block = block_vectors(leg, tensors[leg.parameter], slope.shape[-1], slope.dtype)
+            whole = vectors.new_zeros(place.shape)
+            add_block_vectors_(leg, whole, of_copies(slope, block) @ vectors, 1.0)
+            gradient.add_(place.cut(whole).to(gradient.dtype), alpha=2.0 * strength)
+
+    def _to_sum(self, leg: Leg, shards: Shards, n: int, dtype: torch.dtype) -> tuple[Tensor, Index]:
+        """The vectors that this process sums, and their blocks: each on one process, or a part of it on all."""
+        place = shards.places[leg.parameter]
+        if place is not None and leg.axes == (0,):
+            rows = self._rows(leg, place, n, shards.local[leg.parameter].device)
+            return rows.to_sum(shards, dtype), rows.summed_blocks
+        whole = place is None or 0 in leg.axes
+        vectors, block = block_vectors(leg, shards[leg.parameter] if whole else shards.local[leg.parameter], n, dtype)
+        return (vectors, block) if shards.leads or not whole else (vectors[:0], block[:0])
+
+    def _rows(self, leg: Leg, place: Place, n: int, device: torch.device) -> BlockRows:
+        key = (id(leg), place.mesh, place.start, place.rows, device)
+        if key not in self._cuts:
+            self._cuts[key] = BlockRows(leg, place, n, device)
+        return self._cuts[key]
 
 
 def moment_map_for(gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> MomentMap:
@@ -129,11 +151,6 @@ def moment_map_for(gauge: GaugeGroup, tensors: Mapping[str, Tensor]) -> MomentMa
 
 
 _COMPILED: weakref.WeakKeyDictionary[GaugeGroup, ShardedMomentMap] = weakref.WeakKeyDictionary()
-
-
-def _needs_all_rows(leg: Leg, shards: Shards) -> bool:
-    """Whether the coordinates of the leg are rows, which other processes hold, or every process has everything."""
-    return shards.places[leg.parameter] is None or 0 in leg.axes
 
 
 def _agreed(shards: Shards, slopes: Moments) -> Moments:

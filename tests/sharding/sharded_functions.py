@@ -26,9 +26,9 @@ def sharded(tensors, mesh, keep=()):
 
 def same_on_both(values):
     flat = torch.cat([v.detach().double().reshape(-1) for v in values] or [torch.zeros(1)])
-    others = [torch.empty_like(flat) for _ in range(2)]
+    others = [torch.empty_like(flat) for _ in range(distributed.get_world_size())]
     distributed.all_gather(others, flat)
-    return torch.equal(*others)
+    return all(torch.equal(flat, other) for other in others)
 
 
 def relative(found, expected):
@@ -115,26 +115,33 @@ def of_slices_and_charges(mesh):
     return report
 
 
+GATHERED = (
+    ("charge", "mlp"),
+    ("product_of_norms", "mlp"),
+    ("balance", "post-norm encoder"),
+    ("balance", "grouped queries"),
+    ("balance", "bottleneck"),
+)
+
+
 def gathered(mesh):
-    """How many tensors one gradient gathers: none for scalings; of blocks those alone whose coordinates are rows."""
-    names, gather = [], place.Place.gather
+    """How much of a network one gradient gathers."""
+    sizes, gather = [], place.Place.gather
 
     def counted(self, rows):
-        names.append(self.shape)
+        sizes.append(torch.Size(self.shape).numel())
         return gather(self, rows)
 
     place.Place.gather = counted
     report = {}
     try:
-        for net_name, term in (("mlp", "charge"), ("mlp", "product_of_norms"), ("like GPT-2", "balance")):
+        for term, net_name in GATHERED:
             net, gauge, _ = any_net(net_name)
-            tensors = named_tensors(net)
-            shards = Shards(sharded(tensors, mesh))
-            names.clear()
+            shards = Shards(sharded(named_tensors(net), mesh))
+            sizes.clear()
             gradients = {name: torch.zeros_like(shards.local[name]) for name, _ in net.named_parameters()}
             get_term(term).add_gradient_(gauge, shards, gradients, 1.0)
-            own = {id(t): t.numel() for t in tensors.values()}
-            report[f"{term} of {net_name}"] = sum(map(torch.Size.numel, map(torch.Size, names))) / sum(own.values())
+            report[f"{term} of {net_name}"] = sum(sizes) / sum(p.numel() for p in net.parameters())
     finally:
         place.Place.gather = gather
     return report
@@ -149,7 +156,7 @@ def not_finite(mesh):
     try:
         UnitNorm().solve(gauge, shards)
     except GaugeError as error:
-        messages = [None, None]
+        messages = [None] * distributed.get_world_size()
         distributed.all_gather_object(messages, str(error))
         return messages
     return []

@@ -53,9 +53,11 @@ def test_unit_norm_and_charges(report):
 
 
 def test_what_is_gathered_for_a_gradient(report):
+    """Nothing for units, nor for heads that lie on one process each; otherwise what a cut goes through, one by one."""
     found = report["gathered"]
-    assert found["charge of mlp"] == found["product_of_norms of mlp"] == 0.0
-    assert 0.0 < found["balance of like GPT-2"] < 0.4  # queries, keys and values, one parameter at a time
+    assert found["charge of mlp"] == found["product_of_norms of mlp"] == found["balance of post-norm encoder"] == 0.0
+    assert 0.3 < found["balance of grouped queries"] < 0.34  # keys and values of one head
+    assert 0.3 < found["balance of bottleneck"] < 0.4
 
 
 def test_both_processes_hear_of_what_one_has_found(report):
