@@ -28,7 +28,10 @@ def test_processes_stay_equal(report, kind):
     assert [entry["step"] for entry in found["history"]] == [0 if kind == "flat" else 1, 3, 6]
     assert found["history"][0]["drift_before"] > 0.5
     assert max(entry["invariance_error"] for entry in found["history"]) <= 2.9e-6
-    assert found["drift"] <= 1e-3 or kind != "minimal norm"
+    one, two = found["measured"]
+    assert one == two
+    assert all(value > 0.0 for value in one)
+    assert one[0] <= 1e-3 or kind != "minimal norm"
 
 
 def test_processes_observe_the_same_gradients(report):

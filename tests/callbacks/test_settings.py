@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift
+from gaugefix.callbacks import NoetherCharges, VerticalFraction
 from gaugefix.callbacks.fit_checks import check_parameters, check_strategy
 from gaugefix.errors import SettingError, SliceError
 from tests.callbacks.small_fits import Announced, data, mlp, trainer
@@ -42,7 +43,7 @@ def test_two_of_a_kind_need_names(settings):
         trainer(GaugeProjection(**settings), GaugeProjection(**settings))
 
 
-@pytest.mark.parametrize("base", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
+@pytest.mark.parametrize("base", ["FSDPStrategy", "XLAFSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
 def test_sharding_strategies_are_refused(base):
     class Trainer:
         strategy = type("Mine", (type(base, (), {}),), {})()
@@ -69,12 +70,11 @@ def test_sharded_parameters_are_refused(monkeypatch):
         check_parameters(module)
 
 
-def test_shards_are_taken_on_minimal_norm_by_projection_and_drift_alone():
-    assert GaugeProjection().takes_shards
-    assert OrbitDrift().takes_shards
-    assert not GaugeProjection("flat").takes_shards
-    assert not OrbitDrift(slice="spectral").takes_shards
-    assert not GaugeRegularizer().takes_shards
+def test_which_callbacks_take_shards_as_they_are_set():
+    able = (GaugeProjection(), GaugeProjection("unit_norm"), OrbitDrift(), GaugeRegularizer(), NoetherCharges())
+    assert all(callback.takes_shards for callback in able)
+    unable = (GaugeProjection("flat"), OrbitDrift(slice="spectral"), GaugeRegularizer("path_norm"), VerticalFraction())
+    assert not any(callback.takes_shards for callback in unable)
 
 
 @pytest.mark.parametrize("size", [1, "auto", 2])

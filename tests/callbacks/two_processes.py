@@ -16,7 +16,7 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift, discover
-from gaugefix.callbacks import guard, use_gauge
+from gaugefix.callbacks import NoetherCharges, VerticalFraction, guard, use_gauge
 from gaugefix.errors import GaugeError
 
 
@@ -73,8 +73,8 @@ def between(tensors):
 
 
 def compared(projection, *more, **settings):
-    drift = OrbitDrift(every_n_steps=6)
-    trainer, model = fit(Model(), projection, drift, *more, **settings)
+    drift, charges, vertical = OrbitDrift(every_n_steps=6), NoetherCharges(every_n_steps=4), VerticalFraction(4)
+    trainer, model = fit(Model(), projection, drift, charges, vertical, *more, **settings)
     states = [s[key] for s in trainer.optimizers[0].state.values() for key in ("exp_avg", "exp_avg_sq")]
     moments = projection._watch.moments.state_dict() if projection.slice == "flat" else {"squares": {}}
     return {
@@ -84,7 +84,7 @@ def compared(projection, *more, **settings):
         "moments": len(moments["squares"]),
         "history": projection.history,
         "rolled_back": projection.rolled_back,
-        "drift": drift.last.total,
+        "measured": everywhere((drift.last.total, charges.last, vertical.last)),
     }
 
 
