@@ -14,8 +14,7 @@ import gaugefix
 from gaugefix.groups import DiagonalGroup
 from gaugefix.slices import MinimalNorm, diagonal_part
 from gaugefix.symmetry import GaugeGroup
-from tests.benchmarks.models import mlp, resnet18, resnet50
-from tests.discovery.transformers_large import GPT2, GPT2_SIZES, LLAMA_1B, Llama
+from tests.benchmarks.models import gpt2_124m, llama_1b, mlp, resnet18, resnet50
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=1e-12, momentum=0.9, foreach=True),
@@ -35,8 +34,10 @@ class Kind:
         batch: inputs of a training step; targets are drawn.
         stated: that batch in words.
         classes: what the targets are drawn from.
-        dtype: of the parameters.
         optimizers: those that there is memory for.
+        diagonal: from where its diagonal part is projected: standard deviations of log λ, 0 for the slice itself. Up to
+            1e-2 a projection is warm: about as far as 100 steps lead.
+        whole: the same for the whole group; fewer for large models, whose heads take seconds.
     """
 
     title: str
@@ -45,8 +46,14 @@ class Kind:
     batch: Callable[[], Tensor]
     stated: str
     classes: int
-    dtype: torch.dtype = torch.float32
     optimizers: tuple[str, ...] = ("SGD", "AdamW")
+    diagonal: tuple[float, ...] = (0.0, 1e-4, 1e-2, 1.0)
+    whole: tuple[float, ...] = (0.0, 1e-4, 1e-2, 1.0)
+
+    @property
+    def small(self) -> bool:
+        """Whether the whole group is measured in every respect."""
+        return len(self.whole) > 1
 
 
 def _tokens(rows: int, length: int) -> Callable[[], Tensor]:
@@ -61,18 +68,17 @@ KINDS: dict[str, Kind] = {
     "mlp": Kind("MLP 784-500×5-10", mlp, lambda: torch.randn(2, 784), lambda: torch.randn(128, 784), "128 vectors", 10),
     "resnet18": Kind("ResNet-18", resnet18, _images(2, 64), _images(8, 224), "8 images of 224 × 224", 1000),
     "resnet50": Kind("ResNet-50", resnet50, _images(2, 64), _images(8, 224), "8 images of 224 × 224", 1000),
-    "gpt2": Kind(
-        "GPT-2 124M", lambda: GPT2(*GPT2_SIZES["124M"]), _tokens(2, 16), _tokens(2, 256), "2 × 256 tokens", 50257
-    ),
+    "gpt2": Kind("GPT-2 124M", gpt2_124m, _tokens(2, 16), _tokens(2, 256), "2 × 256 tokens", 50257),
     "llama": Kind(
         "Llama 1B",
-        lambda: Llama(**LLAMA_1B),
+        llama_1b,
         _tokens(2, 16),
         _tokens(1, 128),
         "1 × 128 tokens, without the optimizer's step",
         128256,
-        torch.bfloat16,
-        (),
+        optimizers=(),
+        diagonal=(1e-4, 1e-2),
+        whole=(1e-4,),
     ),
 }
 
@@ -87,15 +93,12 @@ class Case:
     def __init__(self, name: str) -> None:
         self.name, self.kind = name, KINDS[name]
         torch.manual_seed(0)
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(self.kind.dtype)  # a model of a billion parameters is never there in float32
-        try:
-            self.model = self.kind.make()
-        finally:
-            torch.set_default_dtype(default)
-        self.model.train()
+        self.model = self.kind.make().train()
         self.args = (self.kind.example(),)
         self.slice = MinimalNorm()
+        self.projected = False
+        self._started: tuple[float, GaugeGroup] | None = None
+        self._values: list[Tensor] = []
 
     @cached_property
     def gauge(self) -> GaugeGroup:
@@ -129,13 +132,15 @@ class Case:
     def optimizer(self, name: str) -> torch.optim.Optimizer:
         """Return an optimizer that has made a step, so that its state is there; no gradients are left behind."""
         optimizer = OPTIMIZERS[name](self.model)
-        with self.gradients():
-            optimizer.step()
+        self.fill_gradients()
+        optimizer.step()
+        self.model.zero_grad(set_to_none=True)
         return optimizer
 
-    def gradients(self) -> Gradients:
-        """Zero gradients for every parameter, as a context."""
-        return Gradients(self.model)
+    def fill_gradients(self) -> None:
+        """Give every parameter a gradient of zeros."""
+        for p in self.model.parameters():
+            p.grad = torch.zeros_like(p)
 
     def training_step(self, optimizer: torch.optim.Optimizer | None) -> Callable[[], None]:
         """Return a work: forward, backward and the optimizer's step, if there is memory for one."""
@@ -159,27 +164,13 @@ class Case:
             log_std: standard deviation of log λ, and of the coordinates of other kinds; 0 for the slice itself.
             gauge: the group whose slice and orbit are meant.
         """
-        gaugefix.project_(self.model, gauge, self.slice)
-        if log_std:
-            gaugefix.act_(self.model, gauge, gauge.random(log_std, seed=2))
+        self.projected = True
         tensors = [t.detach() for t in gauge.check(self.model).values()]
-        values = [t.clone() for t in tensors]
-
-        def put_back() -> None:
-            torch._foreach_copy_(tensors, values)
-
-        return put_back
-
-
-class Gradients:
-    """Zero gradients while it is entered; none afterwards."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        for p in self.model.parameters():
-            p.grad = torch.zeros_like(p)
-
-    def __exit__(self, *_: object) -> None:
-        self.model.zero_grad(set_to_none=True)
+        if self._started != (log_std, gauge):
+            self._values = []  # there is no memory for two of them
+            gaugefix.project_(self.model, gauge, self.slice)
+            if log_std:
+                gaugefix.act_(self.model, gauge, gauge.random(log_std, seed=2))
+            self._started, self._values = (log_std, gauge), [t.clone() for t in tensors]
+        values = self._values
+        return lambda: torch._foreach_copy_(tensors, values)

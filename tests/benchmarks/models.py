@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tests.discovery.transformers_large import GPT2, GPT2_SIZES, LLAMA_1B, Llama, LlamaBlock
 
 
 def mlp(sizes: Sequence[int] = (784, 500, 500, 500, 500, 500, 10)) -> nn.Sequential:
@@ -84,3 +87,37 @@ def resnet50(classes: int = 1000) -> ResNet:
             blocks.append(Bottleneck(wide_in, wide, stride if k == 0 else 1))
             wide_in = 4 * wide
     return ResNet(blocks, wide_in, classes)
+
+
+def gpt2_124m() -> GPT2:
+    """GPT-2 124M with parameters."""
+    with torch.device("meta"):
+        model = GPT2(*GPT2_SIZES["124M"])
+    return _filled(model, torch.float32)
+
+
+def llama_1b() -> Llama:
+    """A Llama of 1.2 billion parameters, in bfloat16."""
+    with torch.device("meta"):
+        model = Llama(**LLAMA_1B)
+    for block in model.blocks:
+        block.register_forward_pre_hook(_in_one_dtype)
+    return _filled(model, torch.bfloat16)
+
+
+def _in_one_dtype(block: LlamaBlock, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Rotary angles are computed in float32 and used in the dtype of the activations."""
+    return tuple(t.to(args[0].dtype) for t in args)
+
+
+@torch.no_grad()
+def _filled(model: GPT2 | Llama, dtype: torch.dtype) -> Any:
+    """Parameters as GPT-2 starts with, N(0, 0.02²), gains around one; embeddings tied, no entry exactly 0 or 1."""
+    model.to(dtype).to_empty(device="cpu")
+    model.head.weight = model.tokens.weight
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            nn.init.normal_(p, std=0.02)
+            if name == "weight" and isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+                p.add_(1.0)
+    return model

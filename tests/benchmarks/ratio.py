@@ -13,8 +13,8 @@ Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Pair:
         ratio: the median over rounds of first/second, each within one round.
         low: lower quartile of that.
         high: upper quartile.
+        rounds: how many.
     """
 
     first: float
@@ -34,6 +35,7 @@ class Pair:
     ratio: float
     low: float
     high: float
+    rounds: int
 
 
 def pairs(
@@ -41,7 +43,7 @@ def pairs(
     second: Work,
     rounds: int = 60,
     warmup: int = 5,
-    before: Work = _nothing,
+    before: Work = nothing,
     clock: Clock = time.perf_counter,
 ) -> Pair:
     """Time both in turn, so that drifts of the machine cancel; which one begins alternates.
@@ -66,8 +68,35 @@ def pairs(
             two.append(seconds(second, clock))
     one, two = one[warmup:], two[warmup:]
     ratios = [a / b for a, b in zip(one, two, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return Pair(statistics.median(one), statistics.median(two), middle, low, high)
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return Pair(statistics.median(one), statistics.median(two), middle, low, high, rounds)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How pairs are timed.
+
+    Args:
+        rounds: at most.
+        budget: seconds for the rounds of one pair; a pair that takes longer is timed once. Its first work has been
+            done before, by its check.
+        clock: a name in ``CLOCKS``.
+    """
+
+    rounds: int = 60
+    budget: float = 3.0
+    clock: str = "wall"
+
+    def pairs(self, first: Work, second: Work, before: Work = nothing) -> Pair:
+        """Time two works in turn, within the budget."""
+        begin = time.perf_counter()
+        only = pairs(first, second, rounds=1, warmup=0, before=before, clock=CLOCKS[self.clock])
+        once = time.perf_counter() - begin
+        if once > self.budget:
+            return only
+        warmup = 3 if 10.0 * once < self.budget else 0
+        rounds = max(1, min(self.rounds, int(self.budget / once)))
+        return pairs(first, second, rounds, warmup, before, CLOCKS[self.clock])
 
 
 def paired(first: Work, second: Work, rounds: int = 60, warmup: int = 5, **settings: Any) -> float:

@@ -4,7 +4,8 @@
     python -m tests.benchmarks.warm_profile resnet50 --nudge 1e-2 --optimizer AdamW --ops
 
 By default for the first three models, and for the diagonal part of the group as well as for the whole. Where other
-programs run on the machine, ``--clock cpu`` is what to trust. Parts are timed by themselves, each in pairs with the floor; their sum is what ``project_`` should cost.
+programs run on the machine, ``--clock cpu`` is what to trust. Parts are timed by themselves, each in pairs with the
+floor; their sum is what ``project_`` should cost.
 """
 
 from __future__ import annotations
