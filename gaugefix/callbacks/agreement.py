@@ -93,7 +93,7 @@ def _feed(digest: Any, item: Any) -> None:
     digest.update(f"{type(item).__name__}:".encode())
     if isinstance(item, np.ndarray):
         digest.update(f"{item.dtype}{item.shape}".encode() + np.ascontiguousarray(item).tobytes())
-    elif isinstance(item, (str, bytes, int, float, Enum, type(None))):
+    elif isinstance(item, (str, bytes, int, float, np.generic, Enum, type(None))):
         digest.update(f"{item!r};".encode())
     elif isinstance(item, Mapping):
         _feed(digest, tuple(item.items()))
