@@ -7,6 +7,8 @@ processes. No weight is gathered.
 
 from __future__ import annotations
 
+import functools
+import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,8 +50,8 @@ class ShardedBalance(Balance):
     def here(self, tensors: Mapping[str, Tensor]) -> Moments:
         return super().here(rows_of(tensors))
 
-    def squares(self, tensors: Mapping[str, Tensor]) -> list[Squares]:
-        return super().squares(rows_of(tensors))
+    def squares(self, tensors: Mapping[str, Tensor], now: Moments | None = None) -> list[Squares]:
+        return super().squares(rows_of(tensors))  # of the rows here: the moments are those of whole parameters
 
     def replace_(self, squares: list[Squares], tensors: Mapping[str, Tensor]) -> None:
         super().replace_(squares, rows_of(tensors))
@@ -58,23 +60,31 @@ class ShardedBalance(Balance):
         return super()._collect(self._summed(parts))
 
     def _summed(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """Marginals of the whole parameters from those of the rows here."""
-        wholes = []
+        """Marginals of the whole parameters from those of the rows here: all in one vector, and one all-reduce."""
+        shapes, cuts = [], []
         for term, sides in zip(self.terms, parts, strict=True):
             place = self.shards.places[term.parameter]
             for side, part in zip(term.sides, sides, strict=True):
-                whole = part
-                if place is None:
-                    whole = part if self.shards.leads else torch.zeros_like(part)
-                elif 0 in side.axes:
-                    whole = part.new_zeros(place.shape[0], *part.shape[1:])
-                    place.cut(whole).copy_(part)
-                wholes.append(whole)
-        flat = self.shards.sum_(torch.cat([whole.reshape(-1) for whole in wholes]))
-        flat = flat.cpu() if self.waits else flat
-        pieces = iter(torch.split(flat, [whole.numel() for whole in wholes]))
-        shapes = iter([whole.shape for whole in wholes])
-        return [tuple(next(pieces).view(next(shapes)) for _ in sides) for sides in parts]
+                along = place if 0 in side.axes else None
+                shapes.append(part.shape if along is None else (along.shape[0], *part.shape[1:]))
+                cuts.append((part, along, place is not None or self.shards.leads))
+        sizes = [math.prod(shape) for shape in shapes]
+        dtype = functools.reduce(torch.promote_types, {part.dtype for part, _, _ in cuts})
+        flat = cuts[0][0].new_zeros(sum(sizes), dtype=dtype)
+        wholes = [whole.view(shape) for whole, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
+        counted = [
+            (whole if along is None else along.cut(whole), part)
+            for whole, (part, along, counts) in zip(wholes, cuts, strict=True)
+            if counts
+        ]
+        if counted:
+            torch._foreach_copy_([whole for whole, _ in counted], [part for _, part in counted])
+        self.shards.sum_(flat)
+        if self.waits and flat.device.type != "cpu":
+            moved = torch.split(flat.cpu(), sizes)
+            wholes = [whole.view(shape) for whole, shape in zip(moved, shapes, strict=True)]
+        rest = iter(wholes)
+        return [tuple(next(rest) for _ in sides) for sides in parts]
 
     def _weights(self, term: Term, factors: dict[int, Tensor]) -> list[Tensor]:
         weights = [weight.to(self.shards.local[term.parameter].device) for weight in super()._weights(term, factors)]

@@ -81,7 +81,7 @@ def compared(kind, term, steps, others=(), trainer=None, **settings):
     for on_shards in (True, False):
         regularizer, before, after = GaugeRegularizer(term, 0.05), Gradients(), Gradients()
         callbacks = [before, regularizer, after, *(make() for make in others)]
-        run, model, _ = fit(
+        run, model, drifts = fit(
             kind,
             on_shards,
             *callbacks,
@@ -91,8 +91,8 @@ def compared(kind, term, steps, others=(), trainer=None, **settings):
             log_every_n_steps=1,
             **trainer or {},
         )
-        results.append((run, model, callbacks))
-    (run, model, mine), (alone, plain, theirs) = results
+        results.append((run, model, callbacks, drifts))
+    (run, model, mine, drifts), (alone, plain, theirs, expected_drifts) = results
     state, expected = state_of(run, model), state_of(alone, plain)
     moments = [t for s in run.optimizers[0].state.values() for k, t in s.items() if k == "exp_avg"]
     projections = [[c for c in given if isinstance(c, GaugeProjection)] for given in (mine, theirs)]
@@ -104,6 +104,7 @@ def compared(kind, term, steps, others=(), trainer=None, **settings):
         "value": [mine[1].value, theirs[1].value],
         "sharded": len(moments) > 0 and all(isinstance(t, DTensor) for t in moments),
         "projections": [[entry["step"] for c in each for entry in c.history] for each in projections],
+        "drifts": [drifts, expected_drifts],
         "rolled back": sum(c.rolled_back for c in projections[0]),
         "seconds": [c[1].seconds / len(mine[0].seen) for c in (mine, theirs)],
         "fewest rows": fewest_entries(model),
@@ -176,6 +177,7 @@ def resumed(folder, distributed_checkpoint):
         "steps": [[entry["step"] for entry in given[1].history] for given in (mine, theirs)],
         "charges": [given[2].last for given in (mine, theirs)],
         "drifts": [drifts, every[-len(drifts) :]],
+        "recognised": all(c._saved_parameters is None for c in mine),
     }
 
 

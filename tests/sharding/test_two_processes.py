@@ -76,6 +76,8 @@ def test_a_fit_is_that_of_a_single_device(report, kind):
     assert found["value"][0] == pytest.approx(found["value"][1], rel=1e-12)
     assert found["sharded"]
     assert found["projections"][0] == found["projections"][1] == ([0, 2, 4] if kind == "without sync" else [])
+    assert len(found["drifts"][0]) == (3 if kind == "without sync" else 0)
+    assert found["drifts"][0] == pytest.approx(found["drifts"][1], rel=1e-9, abs=1e-12)
     assert found["rolled back"] == 0
     assert (found["fewest rows"] == 0) == (kind == "without sync")  # a parameter of one row on two processes
 
@@ -105,6 +107,7 @@ def test_a_checkpoint_resumes_bit_by_bit(report, kind):
     assert found["steps"][0] == found["steps"][1] == [0, 3]
     assert found["charges"][0] == found["charges"][1]
     assert found["drifts"][0] == found["drifts"][1]
+    assert found["recognised"]  # the parameters of the checkpoint were compared, and do not bind another fit
 
 
 REFUSED = {
