@@ -20,8 +20,8 @@ _REFUSED = {
 _SHARDING = "ModelParallelStrategy"
 _MEND = "Train with strategy='ddp' or on one device, or leave the gaugefix callbacks out."
 _SHARDED = (
-    "GaugeProjection and OrbitDrift with slice 'minimal_norm' take shards, and with 'unit_norm'; so do NoetherCharges and "
-    "most terms of GaugeRegularizer."
+    "GaugeProjection and OrbitDrift with slice 'minimal_norm' take shards, and with 'unit_norm'; so do NoetherCharges "
+    "and most terms of GaugeRegularizer."
 )
 
 
