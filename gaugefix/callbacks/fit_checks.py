@@ -50,6 +50,22 @@ def check_strategy(trainer: Trainer, takes_shards: bool = False, owner: str = "T
             )
 
 
+def check_callbacks(trainer: Trainer, owner: str = "This callback") -> None:
+    """Raise :class:`SettingError` for a callback beside which parameters cannot be moved.
+
+    Args:
+        trainer: whose callbacks they are.
+        owner: class of our callback.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    for base in (base for callback in callbacks for base in type(callback).__mro__):
+        if base.__name__ == "ModelPruning":
+            raise SettingError(
+                f"Expected parameters that stay the same objects for {owner}, got {base.__name__}: it exchanges them "
+                "for masked ones in mid-training. Prune in a run of its own, or leave the gaugefix callbacks out."
+            )
+
+
 def _tensor_parallel(strategy: Any) -> int:
     size = getattr(strategy, "_tensor_parallel_size", 1)  # "auto" until the processes are known
     return size if isinstance(size, int) else 1

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from gaugefix.callbacks.agreement import check_agreement
-from gaugefix.callbacks.fit_checks import check_checkpoint, check_parameters, check_strategy
+from gaugefix.callbacks.fit_checks import check_callbacks, check_checkpoint, check_parameters, check_strategy
 from gaugefix.callbacks.gauge_source import GaugeSource
 from gaugefix.callbacks.lightning_callback import LightningCallback, LightningModule, Trainer, adopt
 from gaugefix.callbacks.submodule import parameter_shapes
@@ -71,6 +71,7 @@ class ModelCallback(LightningCallback):
         if stage != "fit":
             return
         check_strategy(trainer, self.takes_shards, type(self).__name__)
+        check_callbacks(trainer, type(self).__name__)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         same = [c for c in callbacks if type(c) is type(self) and c.state_key == self.state_key]
         if len(same) > 1:

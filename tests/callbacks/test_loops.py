@@ -5,7 +5,8 @@ import signal
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
 from torch import nn
 
 import gaugefix
@@ -99,6 +100,51 @@ def test_early_stopping_on_what_is_validated():
         trainer(stop, *callbacks, max_epochs=9).fit(Validated(unbalance_(mlp()), lr=0.0), data(4), data(2, seed=1))
         epochs.append(stop.stopped_epoch)
     assert epochs[0] == epochs[1] == 1
+
+
+class Thawing(BaseFinetuning):
+    """Trains the first layer from the second epoch on."""
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.net[0])
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.net[0], optimizer)
+
+
+def test_layers_that_thaw_in_mid_fit_move_from_the_next_fit_on():
+    """The group is that of the start of the fit: units of a frozen layer are not in it."""
+
+    class Model(Announced):
+        def configure_optimizers(self):
+            return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], 1e-2)
+
+    model, projection = Model(unbalance_(mlp())), GaugeProjection(every_n_steps=2)
+    before, after = Outputs(), Outputs()
+    trainer(before, Thawing(), projection, after, max_epochs=3).fit(model, data(4))
+    assert change(before, after) <= tolerance(torch.float32)
+    assert [s.name for s in projection.gauge.applied if s.group.dimension] == ["net.2:scale"]
+    trainer(projection, max_epochs=1).fit(model, data(4))
+    assert [s.name for s in projection.gauge.applied if s.group.dimension] == ["net.0:scale", "net.2:scale"]
+    assert gaugefix.drift(model, projection.gauge).total <= 1e-3
+
+
+def test_a_search_for_a_learning_rate_leaves_no_trace(tmp_path):
+    class Searched(Validated):
+        lr = 1e-3
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), self.lr)
+
+    model, projection = Searched(unbalance_(mlp())), GaugeProjection(every_n_steps=2)
+    t = trainer(projection, max_steps=4, default_root_dir=tmp_path, enable_checkpointing=True)
+    before = state_of(model)
+    Tuner(t).lr_find(model, data(), data(1), num_training=10)
+    assert same(state_of(model), before)
+    assert (projection.steps, projection.projections) == (0, 0)
+    t.fit(model, data(), data(1))
+    assert [entry["step"] for entry in projection.history] == [0, 2, 4]
 
 
 # ---- without training -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift
@@ -59,6 +60,13 @@ def test_the_strategy_is_checked_before_training():
     model, t = Announced(mlp()), trainer(GaugeProjection(), max_steps=1, strategy=DeepSpeedStrategy("cpu"))
     with pytest.raises(SettingError, match="got DeepSpeedStrategy"):
         t.fit(model, data())
+    assert t.global_step == 0
+
+
+def test_pruning_in_mid_training_is_refused():
+    t = trainer(ModelPruning("l1_unstructured", amount=0.3), OrbitDrift(), max_steps=1)
+    with pytest.raises(SettingError, match=r"the same objects for OrbitDrift, got ModelPruning: .* a run of its own"):
+        t.fit(Announced(mlp()), data())
     assert t.global_step == 0
 
 
