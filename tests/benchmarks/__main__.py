@@ -86,7 +86,8 @@ def measure(name: str, whats: tuple[str, ...], timing: Timing) -> Measured:
                 work.check()
                 pair = timing.pairs(work.work, work.against or case.floor, work.before)
                 found.pairs[label] = pair
-                say(f"  {label:64} {1e3 * pair.first:9.3f} ms  {pair.ratio:8.2f} × floor ({pair.rounds} rounds)")
+                against = "exports" if work.against else "floor"
+                say(f"  {label:64} {1e3 * pair.first:9.3f} ms  {pair.ratio:8.2f} × {against} ({pair.rounds} rounds)")
             del work
             case.model.zero_grad(set_to_none=True)
     return found

@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
     "mlp": Kind("MLP 784-500×5-10", mlp, lambda: torch.randn(2, 784), lambda: torch.randn(128, 784), "128 vectors", 10),
     "resnet18": Kind("ResNet-18", resnet18, _images(2, 64), _images(8, 224), "8 images of 224 × 224", 1000),
     "resnet50": Kind("ResNet-50", resnet50, _images(2, 64), _images(8, 224), "8 images of 224 × 224", 1000),
-    "gpt2": Kind("GPT-2 124M", gpt2_124m, _tokens(2, 16), _tokens(2, 256), "2 × 256 tokens", 50257),
+    "gpt2": Kind("GPT-2 124M", gpt2_124m, _tokens(2, 16), _tokens(2, 256), "2 × 256 tokens", 50257, whole=(1e-4,)),
     "llama": Kind(
         "Llama 1B",
         llama_1b,
@@ -145,12 +145,13 @@ class Case:
     def training_step(self, optimizer: torch.optim.Optimizer | None) -> Callable[[], None]:
         """Return a work: forward, backward and the optimizer's step, if there is memory for one."""
         inputs = self.kind.batch()
+        rows = inputs.numel() if inputs.dtype == torch.long else len(inputs)  # a target for every token or image
+        targets = torch.randint(self.kind.classes, (rows,))
 
         def step() -> None:
             self.model.zero_grad()
             outputs = self.model(inputs)
-            outputs = outputs.reshape(-1, outputs.shape[-1]).float()
-            cross_entropy(outputs, torch.zeros(len(outputs), dtype=torch.long)).backward()
+            cross_entropy(outputs.reshape(rows, -1).float(), targets).backward()
             if optimizer is not None:
                 optimizer.step()
 
