@@ -19,7 +19,7 @@ from gaugefix.callbacks.schedule import StepCounter
 from gaugefix.errors import NoEffectWarning, SettingError, did_you_mean
 from gaugefix.regularizers import get_term
 from gaugefix.regularizers.base import require_shards
-from gaugefix.regularizers.gradients import gradients_of
+from gaugefix.regularizers.gradients import gradients_of, gradients_of_rows
 from gaugefix.regularizers.reference import Reference
 from gaugefix.sharding import Shards, is_sharded, reshard_, shards_of
 from gaugefix.symmetry import named_tensors
@@ -169,7 +169,8 @@ class GaugeRegularizer(ModelCallback):
             if calls % self.every_n_steps == 0:
                 strength = self.every_n_steps * self.strength_at(calls, self._steps)
                 strength *= float(loss_scale(trainer, optimizer))
-                self.gauge_term.add_gradient_(found.gauge, self._now(), gradients_of(parameters), strength)
+                gradients = gradients_of(parameters) if self._shards is None else gradients_of_rows(parameters)
+                self.gauge_term.add_gradient_(found.gauge, self._now(), gradients, strength)
         self.seconds += time.perf_counter() - begun
 
     def on_train_batch_end(

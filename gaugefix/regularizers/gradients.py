@@ -1,8 +1,9 @@
-"""gradients_of: what a term adds to."""
+"""What a term adds to: the gradients of parameters, or of the rows here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,11 @@ from gaugefix.errors import SettingError
 from gaugefix.sharding import is_dtensor, rows_here
 
 
-@torch.no_grad()
 def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the gradients by name, of shards those of the rows here; parameters that have none are left out.
+    """Return the gradients by name; parameters that have none are left out.
 
     Raises:
-        SettingError: for a sparse gradient, or one that is not sharded as its parameter is.
+        SettingError: for a sparse gradient.
     """
     gradients: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
@@ -28,10 +28,29 @@ def gradients_of(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"Expected a dense gradient for '{name}', got a sparse one. Give sparse=False to its embedding, or "
                 "leave GaugeRegularizer out."
             )
-        gradients[name] = rows = rows_here(gradient)
-        if is_dtensor(parameter) and (rows is gradient or rows.shape != rows_here(parameter).shape):
-            raise SettingError(
-                f"Expected a gradient of '{name}' that is sharded as the parameter is, got one of shape "
-                f"{tuple(rows.shape)}. Leave the sharding of gradients to fully_shard."
-            )
+        gradients[name] = gradient
     return gradients
+
+
+@torch.no_grad()
+def gradients_of_rows(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As :func:`gradients_of`; of sharded parameters, the gradients of the rows here.
+
+    Raises:
+        SettingError: for a gradient that is sparse, or not sharded as its parameter is.
+    """
+    gradients = gradients_of(parameters)
+    for name, gradient in gradients.items():
+        if is_dtensor(parameters[name]):
+            wanted, got = _placements(parameters[name]), _placements(gradient)
+            if got != wanted:
+                raise SettingError(
+                    f"Expected a gradient of '{name}' with the placements {wanted} of the parameter, got {got}. Leave "
+                    "the sharding of gradients to fully_shard."
+                )
+            gradients[name] = rows_here(gradient)
+    return gradients
+
+
+def _placements(tensor: Any) -> Any:
+    return getattr(tensor, "placements", None)

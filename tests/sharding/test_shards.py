@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from gaugefix.errors import SettingError
-from gaugefix.regularizers.gradients import gradients_of
+from gaugefix.regularizers.gradients import gradients_of_rows
 from gaugefix.sharding import (
     Place,
     Shards,
@@ -87,10 +87,16 @@ def test_totals_and_what_trains(tensors):
 
 def test_gradients_are_those_of_the_rows(mesh):
     weight = torch.nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
-    assert gradients_of({"weight": weight}) == {}
+    assert gradients_of_rows({"weight": weight}) == {}
     weight.grad = distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)])
-    gradients_of({"weight": weight})["weight"].mul_(3.0)
+    gradients_of_rows({"weight": weight})["weight"].mul_(3.0)
     assert torch.equal(weight.grad.full_tensor(), torch.full((4, 4), 3.0))
+    plain = torch.nn.Parameter(torch.ones(2))
+    plain.grad = torch.ones(2)
+    assert gradients_of_rows({"bias": plain})["bias"] is plain.grad
+    weight.grad = distribute_tensor(torch.ones(4, 4), mesh, [Replicate()])
+    with pytest.raises(SettingError, match=r"gradient of 'weight' with the placements \(Shard\(dim=0\),\) of the par"):
+        gradients_of_rows({"weight": weight})
 
 
 def test_few_gathered_tensors_are_kept(tensors, monkeypatch):
