@@ -130,6 +130,21 @@ def test_layers_that_thaw_in_mid_fit_move_from_the_next_fit_on():
     assert gaugefix.drift(model, projection.gauge).total <= 1e-3
 
 
+def test_a_layer_that_freezes_in_mid_fit_goes_on_moving_with_its_units():
+    class Freezing(Announced):
+        def on_train_epoch_start(self):
+            self.net[0].requires_grad_(self.current_epoch < 1)
+            self.start = self.net[0].weight.detach().clone()
+
+    model, projection = Freezing(unbalance_(mlp())), GaugeProjection(every_n_steps=2)
+    before, after = Outputs(), Outputs()
+    trainer(before, projection, after, max_epochs=2).fit(model, data(4))
+    assert change(before, after) <= tolerance(torch.float32)
+    rows = nn.functional.cosine_similarity(model.net[0].weight.detach(), model.start)
+    assert float(rows.min()) > 1 - 1e-5  # scaled by projections, not trained
+    assert not torch.equal(model.net[0].weight, model.start)
+
+
 def test_a_search_for_a_learning_rate_leaves_no_trace(tmp_path):
     class Searched(Validated):
         lr = 1e-3
