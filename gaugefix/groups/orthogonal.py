@@ -108,10 +108,11 @@ class Orthogonal(MatrixGroup):
         z = torch.randn(self.shape, generator=generator, dtype=torch.float64, device=device)
         mirror = torch.randn(self.batch, self.n, 1, generator=generator, dtype=torch.float64, device=device)
         flips = discrete * torch.randint(2, (self.batch, 1, 1), generator=generator, device=device).double()
-        if self.fixes_ones:
-            mirror = mirror - mirror.mean(-2, keepdim=True)
-        # for n = 1 nothing but the identity fixes the ones: the mirror is zero and must stay so
-        mirror = mirror / torch.linalg.vector_norm(mirror, dim=-2, keepdim=True).clamp_min(1e-300)
+        for _ in range(2):  # what cancels in a mean leaves rounding errors, which the second time are small
+            if self.fixes_ones:
+                mirror = mirror - mirror.mean(-2, keepdim=True)
+            # for n = 1 nothing but the identity fixes the ones: the mirror is zero and must stay so
+            mirror = mirror / torch.linalg.vector_norm(mirror, dim=-2, keepdim=True).clamp_min(1e-300)
         rotation = self.exp(self._project(2**0.5 * scale * z))
         reflected: Tensor = rotation - 2 * flips * (rotation @ mirror) @ mirror.mT
         return reflected.to(dtype)
