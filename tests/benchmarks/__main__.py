@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         length, rounds = (110, 1) if given.quick else (300, 5)
         empty = empty_hooks("feedforward", length)
         for recipe in QUICK_RECIPES if given.quick else RECIPES:
-            overhead[recipe] = overheads(recipe, length, rounds if recipe != "transformer" else min(rounds, 3))
+            overhead[recipe] = overheads(recipe, length, rounds if recipe != "transformer" else min(rounds, 2))
             for callback, o in overhead[recipe].items():
                 say(f"{recipe}: {callback} adds {o.by_parts:.2%} by parts, {o.cpu:.2%} of CPU time")
     settings = ["python", "-m", "tests.benchmarks", *(sys.argv[1:] if argv is None else argv)]

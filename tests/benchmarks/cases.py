@@ -174,4 +174,9 @@ class Case:
                 gaugefix.act_(self.model, gauge, gauge.random(log_std, seed=2))
             self._started, self._values = (log_std, gauge), [t.clone() for t in tensors]
         values = self._values
-        return lambda: torch._foreach_copy_(tensors, values)
+
+        @torch.no_grad()
+        def put_back() -> None:
+            torch._foreach_copy_(tensors, values)
+
+        return put_back
