@@ -223,6 +223,13 @@ def test_identity_associativity_and_inverse(group, seed):
     assert_same(group, group.compose(group.inverse(a), a), e)
 
 
+def test_a_reflection_from_nearly_equal_draws_fixes_the_ones():
+    """A mean is taken off two numbers that nearly agree: what is left is mostly rounding."""
+    group = Orthogonal(2, fixes_ones=True)
+    for element in elements(group, 165862324, 3):
+        group.check(element)
+
+
 @over_groups
 @many_seeds
 @few
