@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gaugefix.slices import Slice, agreed, diagonal_part, dyadic, get_slice, tensors_for
+from gaugefix.slices import Slice, agreed, as_read_by, diagonal_part, dyadic, get_slice, tensors_of
 from gaugefix.symmetry import Element, GaugeGroup
-from gaugefix.transport import Policy, act_
+from gaugefix.transport import Policy, move_
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
+@torch.no_grad()
 def project_(
     model: nn.Module,
     gauge: GaugeGroup,
@@ -54,15 +55,20 @@ def project_(
         >>> gaugefix.drift(net, gauge, "minimal_norm").total < 1e-3
         True
     """
-    element = solve(model, gauge, slice, dyadic)
-    act_(model, gauge, element, optimizers, averaged=averaged, unknown_optimizer=unknown_optimizer)
+    target = get_slice(slice)
+    tensors = tensors_of(gauge, model)
+    element = _solve(tensors, gauge, target, dyadic)
+    move_(tensors, gauge, element, optimizers, averaged, unknown_optimizer)
     return element
 
 
 @torch.no_grad()
 def solve(model: nn.Module, gauge: GaugeGroup, slice: str | Slice, dyadic_only: bool = False) -> Element:
     """Return the element that brings ``model`` onto the slice; nothing is changed."""
-    target = get_slice(slice)
-    tensors = tensors_for(target, gauge, model)
-    element = agreed(target.solve(diagonal_part(gauge) if dyadic_only else gauge, tensors), tensors)
+    return _solve(tensors_of(gauge, model), gauge, get_slice(slice), dyadic_only)
+
+
+def _solve(parameters: dict[str, Tensor], gauge: GaugeGroup, slice: Slice, dyadic_only: bool) -> Element:
+    tensors = as_read_by(slice, parameters)
+    element = agreed(slice.solve(diagonal_part(gauge) if dyadic_only else gauge, tensors), tensors)
     return dyadic(gauge, element) if dyadic_only else element

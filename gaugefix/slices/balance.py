@@ -23,7 +23,7 @@ from gaugefix.sharding import subset, widened
 from gaugefix.slices.base import require_finite
 from gaugefix.slices.layout import as_scaling, joined, layout_of, piece_of, weight_of
 from gaugefix.slices.rank_one import Coupling, newton_step
-from gaugefix.slices.term import Moments, Seat, Side, Squares, Term, marginals, onto, reduced, values
+from gaugefix.slices.term import Moments, Seat, Side, Squares, Term, marginals, onto, reduced, sums_of_rows, values
 from gaugefix.symmetry import GaugeGroup, LinearSymmetry
 
 _SCRATCH = 2**22
@@ -40,6 +40,8 @@ class Balance:
     terms: list[Term] = field(default_factory=list)
     size: int = 0
     _scratch: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
+    _vectors: list[int] = field(default_factory=list, repr=False)
+    _planes: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         owned: dict[str, list[Seat]] = {}
@@ -49,6 +51,8 @@ class Balance:
                 continue
             n = symmetry.group.coordinates
             self.symmetries[symmetry.name] = symmetry
+            if isinstance(given.group, ComplexScaling):
+                self._planes.add(symmetry.name)
             self.classes[symmetry.name] = (self.size, n)
             for leg in symmetry.legs:
                 if not leg.buffer:
@@ -61,30 +65,33 @@ class Balance:
             sides = tuple(Side(axes, tuple(found)) for axes, found in sorted(by_axes.items()))
             flat = all(seat.leg.flat for seat in seats) and len(sides) <= 2
             self.terms.append(Term(name, sides, flat, seats[0].leg.offset))
+        self._vectors = [k for k, t in enumerate(self.terms) if t.flat and t.sides[0].seats[0].leg.index.ndim == 1]
         self.layout = layout_of(self.terms, self.classes)
         self.coupling = Coupling.of(self.terms, self.size)
 
     def scales(self, u: Tensor) -> list[tuple[str, Tensor]]:
         """The elements of the symmetries: λ = exp u, for a plane λ times the unit matrix."""
-        found: list[tuple[str, Tensor]] = []
-        for symmetry, scale in self.factors(u):
-            planes = isinstance(self.gauge[symmetry.name].group, ComplexScaling)
-            found.append((symmetry.name, torch.diag_embed(scale[:, None].expand(-1, 2)) if planes else scale))
-        return found
+        return [
+            (symmetry.name, torch.diag_embed(scale[:, None].expand(-1, 2)) if symmetry.name in self._planes else scale)
+            for symmetry, scale in self.factors(u)
+        ]
 
     def factors(self, u: Tensor) -> list[tuple[LinearSymmetry, Tensor]]:
         """Every class as a scaling, with λ = exp u."""
-        lam = u.double().exp()
-        return [(self.symmetries[name], lam[start : start + n]) for name, (start, n) in self.classes.items()]
+        scales = torch.split_with_sizes(u.double().exp(), [n for _, n in self.classes.values()])
+        return list(zip(self.symmetries.values(), scales, strict=True))
 
     # ---- moments ---------------------------------------------------------------------------------------------------
     def here(self, tensors: Mapping[str, Tensor]) -> Moments:
         """Moments at u = 0, in one pass over the parameters; squares go to a scratch buffer that is kept."""
+        found = [values(term, tensors) for term in self.terms]
+        vectors = iter(torch._foreach_mul(*[[found[k] for k in self._vectors]] * 2) if self._vectors else ())
         parts: list[tuple[Tensor, ...]] = []
-        for term in self.terms:
-            tensor = values(term, tensors)
+        for term, tensor in zip(self.terms, found, strict=True):
             if tensor.ndim == 1 and term.flat:
-                parts.append((tensor * tensor,))
+                parts.append((next(vectors),))
+            elif sums_of_rows(term):
+                parts.append((torch.linalg.vector_norm(tensor.flatten(1), dim=1).square_(),))
             elif tensor.numel() <= _SCRATCH or not term.flat:
                 parts.append(marginals(term, self._square(tensor)))
             else:
@@ -119,9 +126,14 @@ class Balance:
             parts.append(self._weighted(term, self._square(s.tensor) if s.raw else s.tensor, factors))
         return self._collect(parts)
 
-    def squares(self, tensors: Mapping[str, Tensor]) -> list[Squares]:
-        """S of every term: squares summed over the axes along which no leg varies."""
-        return [self._squares_of(term, values(term, tensors)) for term in self.terms]
+    def squares(self, tensors: Mapping[str, Tensor], now: Moments | None = None) -> list[Squares]:
+        """S of every term: squares summed over the axes along which no leg varies (``now``: what :meth:`here` gave)."""
+        return [
+            Squares(now.parts[k][0])
+            if now is not None and term.flat and len(term.sides) == 1
+            else self._squares_of(term, values(term, tensors))
+            for k, term in enumerate(self.terms)
+        ]
 
     def _squares_of(self, term: Term, tensor: Tensor) -> Squares:
         small = tensor.ndim > 1 and tensor.numel() <= _SCRATCH
@@ -131,15 +143,17 @@ class Balance:
         return Squares(reduced(term, self._square(tensor) if small and not whole else tensor.square()))
 
     def _collect(self, parts: list[tuple[Tensor, ...]]) -> Moments:
-        zeros = parts[0][0].new_zeros(self.size)
         totals = []
         for levels in self.layout:
             total = None
             for level in levels:
-                row = torch.cat([zeros[:n] if where is None else piece_of(parts, where) for n, where in level])
+                row = torch.cat([piece_of(parts, where) if where else parts[0][0].new_zeros(n) for n, where in level])
                 total = row if total is None else total + row
-            totals.append(zeros if total is None else total)
-        return Moments(totals[0], totals[1], parts)
+            totals.append(total)
+        ins, outs = totals
+        assert ins is not None
+        assert outs is not None
+        return Moments(ins, outs, parts)
 
     def _weighted(self, term: Term, square: Tensor, factors: dict[int, Tensor]) -> tuple[Tensor, ...]:
         weights = self._weights(term, factors)
@@ -181,7 +195,7 @@ class Balance:
             return torch.zeros(0)
         now = self.here(tensors) if now is None else now
         delta = newton_step(self.coupling, now.ins, now.outs, now.parts)
-        largest = float(delta.abs().max() + 0.0 * (now.ins + now.outs).sum())  # NaN if any moment is not finite
+        largest = float(delta.abs().max())  # NaN if any moment is not finite
         if not largest < 80.0:  # NaN, or squares that overflowed
             names = [term.parameter for term in self.terms]
             require_finite(subset(tensors, names))
@@ -189,7 +203,7 @@ class Balance:
                 return self.solve(widened(tensors, names), tolerance)
         if self._settled(largest, self.coupling.contraction, tolerance):
             return delta
-        return self.refine(self.squares(tensors), torch.zeros_like(delta), tolerance, iterations, now)
+        return self.refine(self.squares(tensors, now), torch.zeros_like(delta), tolerance, iterations, now)
 
     def refine(
         self, squares: list[Squares], u: Tensor, tolerance: float, iterations: int = 300, now: Moments | None = None

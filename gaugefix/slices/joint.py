@@ -77,6 +77,8 @@ class Joint:
 
     def solve(self, tensors: Mapping[str, Tensor], tolerance: float, rounds: int, now: Moments | None = None) -> Steps:
         """Return the steps: scalings, then blocks, then shifts and kernels (``now``: the moments, if known)."""
+        if now is None and self.balance.size:
+            now = self.balance.here(tensors)
         u = self.balance.solve(tensors, tolerance, now=now)
         if self.scalings_only:
             return self.balance.scales(u)
@@ -95,7 +97,7 @@ class Joint:
         shared = [name for name in self.names if name in self.scaled_names]
         if not self.balance.size or not shared or left <= tolerance:
             return [*self.balance.scales(u), *steps]
-        squares = self.balance.squares(tensors)
+        squares = self.balance.squares(tensors, now)
         mixer = AndersonMixer()
         for _ in range(rounds):
             self.balance.replace_(squares, self._scaled(subset(moved, shared), -u))

@@ -14,7 +14,7 @@ from gaugefix.slices.term import Seat, Side, Term
 from gaugefix.symmetry import LinearSymmetry, Symmetry
 
 Where = tuple[int, int, Seat]
-Level = list[tuple[int, "Where | None"]]
+Level = list[tuple[int, list[Where]]]
 
 
 def as_scaling(symmetry: Symmetry) -> LinearSymmetry | None:
@@ -53,7 +53,10 @@ def weight_of(side: Side, factors: dict[int, Tensor]) -> Tensor:
 
 
 def layout_of(terms: list[Term], classes: Mapping[str, tuple[int, int]]) -> tuple[list[Level], list[Level]]:
-    """Where in and out of every class come from: levels that hold one leg per class, for one ``cat`` each."""
+    """Where in and out of every class come from: levels of one leg per class, for one ``cat`` each.
+
+    There are as many levels as every class has legs; what a class has beyond that is added to its first.
+    """
     result: list[list[Level]] = []
     for sign in (1, -1):
         legs: dict[int, list[Where]] = {start: [] for start, _ in classes.values()}
@@ -62,18 +65,22 @@ def layout_of(terms: list[Term], classes: Mapping[str, tuple[int, int]]) -> tupl
                 for seat in side.seats:
                     if seat.leg.power * sign > 0:
                         legs[seat.start].append((t, k, seat))
-        depth = max((len(found) for found in legs.values()), default=0)
+        depth = max(1, min((len(found) for found in legs.values()), default=0))
         result.append(
             [
-                [(n, legs[start][d] if d < len(legs[start]) else None) for start, n in classes.values()]
+                [(n, legs[start][d : d + 1] + (legs[start][depth:] if d == 0 else [])) for start, n in classes.values()]
                 for d in range(depth)
             ]
         )
     return result[0], result[1]
 
 
-def piece_of(parts: list[tuple[Tensor, ...]], where: Where) -> Tensor:
-    """What one leg adds to in or out of its class, (n,)."""
-    term, side, seat = where
-    piece = seat.leg.collect(parts[term][side], seat.size)
-    return piece if abs(seat.leg.power) == 1 else abs(seat.leg.power) * piece
+def piece_of(parts: list[tuple[Tensor, ...]], where: list[Where]) -> Tensor:
+    """What some legs (one or more) add to in or out of their class, (n,)."""
+    total: Tensor | None = None
+    for term, side, seat in where:
+        piece = seat.leg.collect(parts[term][side], seat.size)
+        piece = piece if abs(seat.leg.power) == 1 else abs(seat.leg.power) * piece
+        total = piece if total is None else total + piece
+    assert total is not None
+    return total

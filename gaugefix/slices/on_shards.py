@@ -26,8 +26,26 @@ def tensors_for(slice: Slice, gauge: GaugeGroup, model: nn.Module) -> MutableMap
         SliceError: if parameters are sharded and the slice does not take that.
         SymmetryError: if the group belongs to another model.
     """
+    return as_read_by(slice, tensors_of(gauge, model))
+
+
+def tensors_of(gauge: GaugeGroup, model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers that the group reads, those that the optimizer knows.
+
+    Raises:
+        SymmetryError: if the group belongs to another model.
+    """
     reshard_(model)
-    tensors = shards_of(gauge.check(model))
+    return gauge.check(model)
+
+
+def as_read_by(slice: Slice, parameters: dict[str, Tensor]) -> MutableMapping[str, Tensor]:
+    """Return whole parameters, or shards where a model has those and the slice takes them.
+
+    Raises:
+        SliceError: if parameters are sharded and the slice does not take that.
+    """
+    tensors = shards_of(parameters)
     if isinstance(tensors, Shards) and not slice.takes_shards:
         raise SliceError(
             f"Expected whole parameters for slice '{slice.name}', got shards (fully_shard, DTensor). Take "

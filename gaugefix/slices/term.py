@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gaugefix.symmetry import Leg
 
+_FEW_ROWS = 4096
+"""Rows up to which a running sum in single precision loses no digit that matters."""
+
 
 @dataclass(frozen=True, eq=False)
 class Seat:
@@ -74,6 +77,11 @@ def values(term: Term, tensors: Mapping[str, Tensor]) -> Tensor:
     return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
+def sums_of_rows(term: Term) -> bool:
+    """Whether all legs of a matrix lie on its first axis, so that norms of rows are all that is needed."""
+    return term.flat and len(term.sides) == 1 and term.sides[0].axes == (0,)
+
+
 def marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
     """Sums of the squares over all but the axes of each side; contiguous reductions where possible.
 
@@ -89,11 +97,18 @@ def marginals(term: Term, square: Tensor) -> tuple[Tensor, ...]:
         elif axis == 0:
             out.append(square.flatten(1).sum(1))
         elif axis == 1:
-            columns = square.flatten(1).sum(0)
+            columns = _column_sums(square.flatten(1))
             out.append(columns if square.ndim == 2 else columns.reshape(square.shape[1], -1).sum(1))
         else:
             out.append(onto(square, (axis,)).reshape(-1))
     return tuple(out)
+
+
+def _column_sums(square: Tensor) -> Tensor:
+    """Σ over rows. On a CPU a product is faster, and with few rows as exact as a sum."""
+    if square.device.type == "cpu" and square.shape[0] <= _FEW_ROWS:
+        return torch.mv(square.t(), square.new_ones(square.shape[0]))
+    return square.sum(0)
 
 
 def reduced(term: Term, square: Tensor) -> Tensor:

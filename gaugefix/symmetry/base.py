@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,12 +60,12 @@ class Symmetry(ABC):
         """Whether it holds only where some parameters are not zero: ill-conditioned near there, so no default."""
         return False
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters and buffers that move, each once."""
         return tuple(dict.fromkeys(part.parameter for part in self.parts))
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """Names needed to move the parameters: those that move, and those the motion depends on."""
         return self.parameters

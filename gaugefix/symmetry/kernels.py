@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class ReaderKernel(Symmetry):
         parts = [Part(self.weight, f"multiples of 1/{self.gain or 1} along axis {self.axis}")]
         return (*parts, Part(self.bias, "takes the constant back")) if self.bias else tuple(parts)
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         return tuple(name for name in (self.weight, self.bias, self.gain, self.shift) if name is not None)
 

@@ -102,7 +102,7 @@ class Leg:
 
     def collect(self, entries: Tensor, n: int) -> Tensor:
         """Sum ``entries`` (shape of the index) per coordinate: the transpose of :meth:`spread`."""
-        flat = entries.reshape(-1)
+        flat = entries if entries.ndim == 1 else entries.reshape(-1)
         if self.covers(n):
             return flat
         index = self.tensor(entries.device).reshape(-1)

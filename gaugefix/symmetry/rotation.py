@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class ResidualRotation(Symmetry):
             for leg, gain in self.legs
         )
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         gains = [gain.parameter for _, gain in self.legs if gain is not None]
         return tuple(dict.fromkeys([*self.parameters, *gains]))

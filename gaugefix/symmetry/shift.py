@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class ShiftSymmetry(Symmetry):
     def conditional(self) -> bool:
         return any(isinstance(leg, AbsorbAlong) for leg in self.legs)
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         maps = [leg.map.weight for leg in self.legs if isinstance(leg, Absorb)]
         for leg in self.legs:

@@ -1,7 +1,7 @@
 """Transport: whatever is attached to a parameter moves with it."""
 
 from gaugefix.symmetry import GRADIENT, RATIO, SQUARED_GRADIENT
-from gaugefix.transport.act import act_
+from gaugefix.transport.act import act_, move_
 from gaugefix.transport.attachments import Attached, Attachments, attached
 from gaugefix.transport.laws import INVARIANT, LAWS, Policy, register_optimizer
 
@@ -16,5 +16,6 @@ __all__ = [
     "Policy",
     "act_",
     "attached",
+    "move_",
     "register_optimizer",
 ]

@@ -64,19 +64,20 @@ def act_(
         NonFiniteError: if the element is not finite.
     """
     reshard_(model)
-    tensors = gauge.check(model)
+    move_(gauge.check(model), gauge, element, optimizers, averaged, unknown_optimizer)
+
+
+def move_(
+    tensors: Mapping[str, Tensor],
+    gauge: GaugeGroup,
+    element: Element,
+    optimizers: Iterable[torch.optim.Optimizer],
+    averaged: Sequence[nn.Module],
+    unknown_optimizer: Policy,
+) -> None:
+    """As :func:`act_`, on what ``gauge.check`` has returned for the model; without gradients."""
     steps = [(gauge[name], value) for name, value in element.steps]
-    for symmetry, value in steps:
-        if tuple(value.shape) != symmetry.group.shape:
-            raise SymmetryError(
-                f"Expected an element of shape {symmetry.group.shape} for '{symmetry.name}', got "
-                f"{tuple(value.shape)}. It belongs to another group: draw or solve it again."
-            )
-        if not math.isfinite(float(value.sum())) and not bool(torch.isfinite(value).all()):
-            raise NonFiniteError(
-                f"Expected a finite element for '{symmetry.name}', got NaN or infinity. Nothing was changed; check the "
-                "parameters " + ", ".join(symmetry.parameters) + "."
-            )
+    _require_element(steps)
     # An affine step also turns the gradients of parameters that it only reads.
     names = list(dict.fromkeys(name for symmetry, _ in steps for name in symmetry.reads))
     _require_own_tensors({name: tensors[name] for name in names})
@@ -105,6 +106,27 @@ def act_(
             item.sparse_of.grad = item.tensor.to_sparse(item.sparse_of.grad.sparse_dim())
     for optimizer, parameter in attachments.clear:
         optimizer.state.pop(parameter, None)
+
+
+def _require_element(steps: Sequence[tuple[Symmetry, Tensor]]) -> None:
+    """Raise if a value has another shape than its group, or is not finite; one look at all of them where possible."""
+    for symmetry, value in steps:
+        if value.shape != symmetry.group.shape:
+            raise SymmetryError(
+                f"Expected an element of shape {symmetry.group.shape} for '{symmetry.name}', got "
+                f"{tuple(value.shape)}. It belongs to another group: draw or solve it again."
+            )
+    if not steps:
+        return
+    device = steps[0][1].device
+    if math.isfinite(float(torch.cat([value.to(device).reshape(-1) for _, value in steps]).sum())):
+        return
+    for symmetry, value in steps:
+        if not bool(torch.isfinite(value).all()):
+            raise NonFiniteError(
+                f"Expected a finite element for '{symmetry.name}', got NaN or infinity. Nothing was changed; check the "
+                "parameters " + ", ".join(symmetry.parameters) + "."
+            )
 
 
 def _require_own_tensors(tensors: Mapping[str, Tensor]) -> None:

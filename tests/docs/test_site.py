@@ -10,7 +10,7 @@ import yaml
 from tests.docs.cards import ROOT
 
 DOCS = ROOT / "docs"
-INTERNAL = {"adopt", "agreed", "tensors_for", "use_gauge"}  # between rooms of gaugefix
+INTERNAL = {"adopt", "agreed", "as_read_by", "tensors_for", "tensors_of", "use_gauge"}  # between rooms of gaugefix
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 
 
