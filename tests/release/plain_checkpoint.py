@@ -8,7 +8,6 @@ import importlib
 import json
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -126,7 +125,7 @@ def read(folder):
     said = [str(w.message) for w in seen if any(name in str(w.message) for name in OURS)]
     again = torch.load(t.checkpoint_callback.best_model_path, weights_only=True)
     left = [key for key in again["callbacks"] if key.startswith(OURS)]
-    return {"keys": ours, "said": said, "left": left, "torch": version("torch"), "lightning": version("lightning")}
+    return {"keys": ours, "said": said, "left": left, "torch": torch.__version__, "lightning": pl.__version__}
 
 
 if __name__ == "__main__":
