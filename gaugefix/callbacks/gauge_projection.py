@@ -133,6 +133,11 @@ class GaugeProjection(GaugeCallback):
     def acts_at_start(self) -> bool:
         return self.at_start
 
+    @property
+    def idle_hooks(self) -> tuple[str, ...]:
+        mine = type(self).on_before_optimizer_step is GaugeProjection.on_before_optimizer_step
+        return ("on_before_optimizer_step",) if mine and self.slice != _FLAT else ()
+
     def averaged_models(self, trainer: Trainer, analysed: Analysed) -> list[nn.Module]:
         """Return the averaged copies of the analysed module; override it for an averaging of your own."""
         copies, strange = averaged_copies(trainer, analysed)

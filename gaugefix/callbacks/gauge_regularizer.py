@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -109,7 +110,7 @@ class GaugeRegularizer(ModelCallback):
         return self.gauge_term.takes_shards
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
-    @property
+    @cached_property
     def state_key(self) -> str:
         return self._generate_state_key(term=self.term, module=self.module, name=self.name)
 

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["LightningCallback", "LightningModule", "Trainer", "adopt", "callbacks_of"]
+__all__ = ["LightningCallback", "LightningModule", "Trainer", "adopt", "callbacks_of", "silence"]
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+_PER_BATCH = (
+    *(f"on_{stage}_batch_{end}" for stage in ("train", "validation", "test", "predict") for end in ("start", "end")),
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+"""Hooks that Lightning calls in every batch."""
 
 
 def _imported() -> list[type]:
@@ -57,3 +67,21 @@ def callbacks_of(trainer: Trainer, kind: type[Any]) -> list[Any]:
     """Return the callbacks of one kind, in order."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, kind)]
+
+
+def silence(callback: Any, idle: Collection[str] = ()) -> None:
+    """Spare Lightning the hooks of a callback that do nothing: of every batch those nobody overrides, and ``idle``.
+
+    An empty hook costs a Trainer 3 µs, six of them 1 % of a step of 2 ms. It calls only what is callable: on the
+    instance they become None, and ``super().on_after_backward(...)`` goes on working.
+
+    Args:
+        callback: whose hooks.
+        idle: names of hooks that are overridden and have nothing to do now.
+    """
+    homes = {f"{package}.callbacks.callback" for package in _PACKAGES}
+    for name in _PER_BATCH:
+        if name in idle or getattr(type(callback), name).__module__ in homes:
+            callback.__dict__[name] = None
+        else:
+            callback.__dict__.pop(name, None)

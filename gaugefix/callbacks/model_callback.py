@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 from gaugefix.callbacks.agreement import check_agreement
 from gaugefix.callbacks.fit_checks import check_callbacks, check_checkpoint, check_parameters, check_strategy
 from gaugefix.callbacks.gauge_source import GaugeSource
-from gaugefix.callbacks.lightning_callback import LightningCallback, LightningModule, Trainer, adopt
+from gaugefix.callbacks.lightning_callback import LightningCallback, LightningModule, Trainer, adopt, silence
 from gaugefix.callbacks.submodule import parameter_shapes
 from gaugefix.callbacks.training_dtype import training_dtype
 from gaugefix.errors import CheckpointError, NoEffectWarning, SettingError
@@ -52,6 +53,11 @@ class ModelCallback(LightningCallback):
         """Whether it works on parameters that ``fully_shard`` has sharded, as it is set."""
         return False
 
+    @property
+    def idle_hooks(self) -> tuple[str, ...]:
+        """Hooks of every batch that have nothing to do, as it is set."""
+        return ()
+
     def forget(self) -> None:
         """Forget what belongs to another model."""
         self.seconds = self.discovery_seconds = 0.0
@@ -61,13 +67,14 @@ class ModelCallback(LightningCallback):
         self._active = False
 
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
-    @property
+    @cached_property  # Lightning reads it at every hook
     def state_key(self) -> str:
         """Key in checkpoints: ``module`` and ``name`` keep several callbacks apart."""
         return self._generate_state_key(module=self.module, name=self.name)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work before anything is spent on it."""
+        silence(self, self.idle_hooks)
         if stage != "fit":
             return
         check_strategy(trainer, self.takes_shards, type(self).__name__)
@@ -94,8 +101,10 @@ class ModelCallback(LightningCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Listen to the first calls of the model if there is no example input."""
-        if self._active:
+        if self._active and self._source.found is None:
             self._source.listen(pl_module)
+        elif type(self).on_train_batch_start is ModelCallback.on_train_batch_start:
+            silence(self, {*self.idle_hooks, "on_train_batch_start"})  # until the next setup
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of model and optimizers."""

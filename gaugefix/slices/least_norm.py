@@ -57,6 +57,10 @@ def least_norm(
     goals = None if reference is None else [reference[name] for name in counted]
     if normal is None or not normal.possible:
         return least_squares(moved, zero, goals, scale)
+    if normal.small:
+        v, step = normal.least_norm(read, reference)
+        size = torch.stack([read[name].square().sum() for name in counted]).sum().sqrt()
+        return v, _relative(float(step), float(size), scale)
     normal.prepare(read)
     return _conjugate_gradients(moved, zero, goals, scale, normal)
 

@@ -7,7 +7,8 @@ shift in all rows, which count and are not written out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ _LARGEST = 4096
 """Coordinates up to which JᵀJ is factored."""
 _STALE = 4
 """Steps of conjugate gradients after which the factors are made again."""
+_SMALL = 64
+"""Coordinates up to which JᵀJ is made anew at every point, which costs less than one differentiation."""
 
 
 class ShiftNormal:
@@ -41,6 +44,18 @@ class ShiftNormal:
         if self._steps <= _STALE:
             return
         self._factor(shift_gram(self.symmetry, tensors, self.counted))
+
+    @property
+    def small(self) -> bool:
+        """Whether :meth:`least_norm` is the way to solve."""
+        return self.possible and self.symmetry.acting.n <= _SMALL
+
+    def least_norm(self, tensors: Mapping[str, Tensor], goals: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Return v = −(JᵀJ)⁻¹Jᵀ(θ − goal), (n,), and ‖Jv‖, at these tensors, from J itself."""
+        gram, pull = shift_system(self.symmetry, tensors, self.counted, goals)
+        self._factor(gram)
+        v = self.solve(-pull)
+        return v, (v @ gram @ v).clamp_min(0.0).sqrt()
 
     def _factor(self, gram: Tensor) -> None:
         low, info = torch.linalg.cholesky_ex(gram)
@@ -66,38 +81,58 @@ class ShiftNormal:
 
 
 def shift_gram(symmetry: ShiftSymmetry, tensors: Mapping[str, Tensor], counted: frozenset[str]) -> Tensor:
-    """Return JᵀJ over the ``counted`` parameters, (n, n), float64.
+    """Return JᵀJ over the ``counted`` parameters, (n, n), float64; see :func:`shift_system`."""
+    return shift_system(symmetry, tensors, counted)[0]
+
+
+def shift_system(
+    symmetry: ShiftSymmetry,
+    tensors: Mapping[str, Tensor],
+    counted: frozenset[str],
+    goals: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return JᵀJ, (n, n), and Jᵀ(θ − goal), (n,), over the ``counted`` parameters, float64.
 
     Args:
         symmetry: a shift whose legs are ``Add`` and ``Absorb``.
         tensors: float64 parameters by name, at least those that it reads.
         counted: names of parameters.
+        goals: by name, zero by default.
     """
     n = symmetry.acting.n
     some = next(iter(tensors.values()))
-    gram = some.new_zeros(n, n)
+    gram, pull = some.new_zeros(n, n), some.new_zeros(n)
     walk = _walk(symmetry, tensors)
     for name in dict.fromkeys(leg.parameter for leg in symmetry.legs):
         if name not in counted:
             continue
         legs = [leg for leg in symmetry.legs if leg.parameter == name and not isinstance(leg, AbsorbAlong)]
-        size = tensors[name].numel()
+        theta = tensors[name]
+        apart = (theta if goals is None else theta - goals[name]).to(gram.device)
         if len(legs) == 1 and isinstance(legs[0], Add) and _one_each(legs[0].form, n):
             coefficient, index = legs[0].form.terms[0]
             where = torch.from_numpy(index.reshape(-1).copy()).to(gram.device)
-            counts = torch.bincount(where[where >= 0], minlength=n).to(gram)
-            gram.diagonal().add_(coefficient**2 * size / index.size * counts)
+            taken = where >= 0
+            repeats = theta.numel() / index.size
+            gram.diagonal().add_(coefficient**2 * repeats * torch.bincount(where[taken], minlength=n).to(gram))
+            pull.index_add_(0, where[taken], coefficient * _onto(apart, index.shape)[taken])
             continue
-        columns = sum((_columns(leg, tensors, walk, tensors[name].shape) for leg in legs), gram.new_zeros(()))
+        columns = sum((_columns(leg, tensors, walk, theta.shape) for leg in legs), gram.new_zeros(()))
         flat = columns.reshape(-1, n)
         there = flat.any(0).nonzero()[:, 0]
         part = flat if len(there) == n else flat[:, there]
-        block = size / len(flat) * (part.mT @ part)
+        block = theta.numel() / len(flat) * (part.mT @ part)
+        pull[there] += part.mT @ _onto(apart, columns.shape[:-1])
         if len(there) == n:
             gram += block
         else:
             gram[there[:, None], there] += block
-    return gram
+    return gram, pull
+
+
+def _onto(apart: Tensor, shape: Sequence[int]) -> Tensor:
+    """Sum what receives the same shift; flat."""
+    return (apart if apart.numel() == prod(shape) else apart.sum_to_size(*shape)).reshape(-1)
 
 
 def _one_each(form: Form, n: int) -> bool:

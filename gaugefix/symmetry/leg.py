@@ -125,6 +125,22 @@ class Leg:
         found: tuple[Index, Index] = self._cache[key]
         return found
 
+    def places(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """:meth:`positions` on ``device`` (cached)."""
+        key = ("places", n, device)
+        if key not in self._cache:
+            self._cache[key] = tuple(torch.from_numpy(array).to(device) for array in self.positions(n))
+        found: tuple[Tensor, Tensor] = self._cache[key]
+        return found
+
+    def in_order(self, n: int) -> bool:
+        """Whether the blocks of n coordinates lie one after another, and nothing else is there."""
+        key = ("in order", n)
+        if key not in self._cache:
+            flat = self.positions(n)[0].reshape(-1)
+            self._cache[key] = flat.size == self.index.size and bool((flat == np.arange(flat.size)).all())
+        return bool(self._cache[key])
+
     def _group(self, n: int) -> tuple[Index, Index]:
         flat = self.index.reshape(-1)
         where = np.flatnonzero(flat >= 0)

@@ -92,7 +92,9 @@ class LinearSymmetry(Symmetry):
         rows, restore = rows_of(leg, tensor)
         position, block = self._places(leg, tensor.device)
         offset = leg.offset if law == PARAMETER else 0.0
-        vectors = rows[:, position] + offset if offset else rows[:, position]
+        whole = leg.in_order(self.block)
+        vectors = rows.view(-1, *position.shape) if whole else rows[:, position]
+        vectors = vectors + offset if offset else vectors
         if isinstance(self.acting, Permutations):
             mixed = vectors[..., value]
         else:
@@ -102,6 +104,8 @@ class LinearSymmetry(Symmetry):
                 matrix = matrix.square()
             mixed = mix_blocks(matrix, vectors, block)
         mixed = mixed - offset if offset else mixed
+        if whole:
+            return restore(mixed.reshape(rows.shape)).contiguous()
         out = rows.clone()
         out[:, position.reshape(-1)] = mixed.reshape(rows.shape[0], -1)
         return restore(out)
@@ -112,14 +116,16 @@ class LinearSymmetry(Symmetry):
         return rows_of(leg, tensor.detach())[0][:, position], block
 
     def _places(self, leg: Leg, device: torch.device) -> tuple[Tensor, Tensor]:
-        position, block = leg.positions(self.block)
-        return torch.from_numpy(position).to(device), torch.from_numpy(block).to(device)
+        return leg.places(self.block, device)
 
 
 def mix_blocks(matrix: Tensor, vectors: Tensor, block: Tensor) -> Tensor:
     """Multiply (rest, copies, n) vectors by the matrices (batch, n, n) of their blocks, in the wider dtype."""
     work = torch.promote_types(vectors.dtype, matrix.dtype)
-    return torch.einsum("mij,rmj->rmi", matrix.to(work)[block], vectors.to(work)).to(vectors.dtype)
+    chosen = matrix.to(work)[block]
+    if vectors.shape[1] == 1:
+        return (vectors[:, 0].to(work) @ chosen[0].mT)[:, None].to(vectors.dtype)
+    return torch.einsum("mij,rmj->rmi", chosen, vectors.to(work)).to(vectors.dtype)
 
 
 def rows_of(leg: Leg, tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

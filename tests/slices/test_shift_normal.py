@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gaugefix
+from gaugefix.slices import shift_normal
 from gaugefix.slices.least_norm import least_norm
 from gaugefix.slices.plain_shift import plain_shift
 from gaugefix.slices.shift_normal import ShiftNormal, shift_gram
@@ -80,8 +81,8 @@ def test_the_gram_is_that_of_the_jacobian(name, k):
 
 
 @pytest.mark.parametrize(("name", "k"), CASES)
-def test_the_solution_is_that_of_the_jacobian(name, k):
-    """v = −J⁺θ: by the normal equations, without them, and by a division where the shift is a plain one."""
+def test_the_solution_is_that_of_the_jacobian(name, k, monkeypatch):
+    """v = −J⁺θ: from J, by its factors, without them, and by a division where the shift is a plain one."""
     s, tensors, counted = shift(name, k)
 
     def moved(v):
@@ -91,7 +92,13 @@ def test_the_solution_is_that_of_the_jacobian(name, k):
     zero = torch.zeros(s.acting.n).double()
     jacobian, theta = torch.autograd.functional.jacobian(moved, zero), moved(zero)
     solution = -torch.linalg.pinv(jacobian, rtol=1e-9) @ theta
-    normal = ShiftNormal(s, frozenset(counted))
+    for small in (64, 0):
+        monkeypatch.setattr(shift_normal, "_SMALL", small)
+        normal = ShiftNormal(s, frozenset(counted))
+        assert normal.small == (small > 0)
+        v, step = least_norm(s, tensors, normal=normal)
+        torch.testing.assert_close(v, solution, rtol=1e-9, atol=1e-10)
+        assert step == pytest.approx(float((jacobian @ solution).norm() / theta.norm()), rel=1e-8)
     for given in (normal, None):
         v, step = least_norm(s, tensors, normal=given)
         torch.testing.assert_close(v, solution, rtol=1e-9, atol=1e-10)
@@ -108,19 +115,21 @@ def test_plain_shifts_are_those_that_read_no_weight():
     assert len(set(found.values())) == 2
 
 
-def test_a_plain_shift_comes_nearest_to_a_reference():
-    s, tensors, counted = next(found for found in (shift(*case) for case in CASES) if plain(*found) is not None)
+@pytest.mark.parametrize(("name", "k"), CASES)
+def test_a_shift_comes_nearest_to_a_reference(name, k):
+    s, tensors, counted = shift(name, k)
     torch.manual_seed(2)
     goal = {n: torch.randn_like(t) for n, t in tensors.items()}
-    v, _ = least_norm(s, tensors, reference=goal)
-    moved = s.act(tensors, v)
-    for k in range(s.acting.n):  # orthogonal to every direction
-        there = s.act(moved, torch.eye(s.acting.n).double()[k])
+    v, _ = least_norm(s, tensors, reference=goal, normal=ShiftNormal(s, frozenset(counted)))
+    moved = {**tensors, **s.act(tensors, v)}
+    for direction in torch.eye(s.acting.n).double():  # orthogonal to every one
+        there = s.act(moved, direction)
         assert abs(sum(((there[n] - moved[n]) * (moved[n] - goal[n])).sum() for n in counted)) < 1e-12
 
 
-def test_old_factors_still_lead_to_the_solution_and_are_made_again_where_they_are_slow():
+def test_old_factors_still_lead_to_the_solution_and_are_made_again_where_they_are_slow(monkeypatch):
     """They belong to weights that have moved on."""
+    monkeypatch.setattr(shift_normal, "_SMALL", 0)
     s, tensors, counted = shift("chain", 0)
     normal = ShiftNormal(s, frozenset(counted))
     least_norm(s, tensors, normal=normal)
