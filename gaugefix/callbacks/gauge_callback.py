@@ -60,6 +60,11 @@ class GaugeCallback(ModelCallback):
         """Whether to act on untrained parameters, before any interval is over."""
         return True
 
+    @property
+    def wanted(self) -> bool:
+        """Whether to act at the end of an interval."""
+        return True
+
     # ---- Lightning's hooks ------------------------------------------------------------------------------------------
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the model, and listen to the optimizers of this fit."""
@@ -91,7 +96,7 @@ class GaugeCallback(ModelCallback):
         if stepped and self._unchecked:
             self._unchecked = False
             self.look_at_first_step(trainer, found)
-        if due:
+        if due and self.wanted:
             self._run(trainer, pl_module, found)
         else:
             self._start(trainer, pl_module)

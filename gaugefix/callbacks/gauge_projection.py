@@ -16,6 +16,7 @@ from gaugefix.callbacks.gauge_callback import GaugeCallback
 from gaugefix.callbacks.gauge_source import Analysed
 from gaugefix.callbacks.gradient_watch import UNOBSERVED, GradientWatch
 from gaugefix.callbacks.guard import guarded_act_, why_taken_back
+from gaugefix.callbacks.interval import Interval
 from gaugefix.callbacks.lightning_callback import LightningModule, Trainer, callbacks_of
 from gaugefix.callbacks.training_dtype import training_dtype
 from gaugefix.errors import NonFiniteError, ProjectionWarning, SettingError, SliceError, did_you_mean
@@ -32,7 +33,7 @@ _HISTORY = 10_000
 """Projections that are remembered."""
 
 _EVERY, _EVERY_FLAT = 100, 20
-"""Steps between two projections; those onto the flat slice go but a tenth of a unit of log λ at a time.
+"""Steps between two projections, at least; those onto the flat slice go but a tenth of a unit of log λ at a time.
 
 In the measurement at ``gradient_moments.DECAY`` (there, with 0.99) 5 to 50 steps were alike, 4.6e-3 to 8.9e-3, and 100
 too rare, 2.4e-2.
@@ -42,7 +43,7 @@ _FLAT, _BEFORE_FLAT = "flat", "minimal_norm"
 
 
 class GaugeProjection(GaugeCallback):
-    """Project the model onto a gauge slice every ``every_n_steps`` optimizer steps; its function does not change.
+    """Project the model onto a gauge slice every so many optimizer steps; its function does not change.
 
     Gradients, optimizer states and the averaged copies of Lightning's averaging callbacks move along. Only steps that
     changed parameters count, not accumulated batches or steps that a gradient scaler skipped. After each projection the
@@ -58,7 +59,8 @@ class GaugeProjection(GaugeCallback):
 
     Args:
         slice: Where on its orbit the model should be: 'minimal_norm', 'spectral', 'unit_norm' or 'flat'.
-        every_n_steps: Optimizer steps between two projections; by default 100, and 20 for 'flat'.
+        every_n_steps: Optimizer steps between two projections. By default as often as the drift asks for: every 100 at
+            first, up to every 1600 as long as projections move scales by less than 2 %; for 'flat' every 20.
         at_start: Whether to project an untrained model too (after the first batch if it has no example_input_array).
         dyadic: Round scale factors to powers of two, so that outputs keep every bit.
         module: Name of the submodule to analyse, such as 'encoder.backbone'; by default the LightningModule.
@@ -104,6 +106,7 @@ class GaugeProjection(GaugeCallback):
                 + did_you_mean(str(unknown_optimizer), get_args(Policy))
             )
         get_slice(slice)
+        self._interval = Interval(_EVERY) if every_n_steps is None and slice != _FLAT else None
         if every_n_steps is None:
             every_n_steps = _EVERY_FLAT if slice == _FLAT else _EVERY
         super().__init__(every_n_steps, module, name, probe, conditional)
@@ -124,6 +127,8 @@ class GaugeProjection(GaugeCallback):
         self._strange: set[str] = set()
         self._started = self._told = False
         self._watch.load_state_dict(None)
+        if self._interval is not None:
+            self._interval.restart()
 
     @property
     def takes_shards(self) -> bool:
@@ -132,6 +137,10 @@ class GaugeProjection(GaugeCallback):
     @property
     def acts_at_start(self) -> bool:
         return self.at_start
+
+    @property
+    def wanted(self) -> bool:
+        return self._interval is None or self._interval.is_due(self.steps)
 
     @property
     def idle_hooks(self) -> tuple[str, ...]:
@@ -161,10 +170,14 @@ class GaugeProjection(GaugeCallback):
             self.seconds += time.perf_counter() - begun
 
     def _run(self, trainer: Trainer, pl_module: LightningModule, found: Analysed) -> None:
-        """Act, and log the counters where one has changed."""
+        """Act, log the counters where one has changed, and say when to act again."""
         before = self._counts()
+        made = self.projections
         super()._run(trainer, pl_module, found)
         counts = self._counts()
+        if self._interval is not None and self.steps >= self._interval.shortest:
+            drift = self.history[-1]["drift_before"] if self.projections > made else math.nan
+            self._interval.note(self.steps, drift / math.sqrt(max(found.gauge.dimension, 1)))
         if counts != before:
             for logger in trainer.loggers:
                 logger.log_metrics(counts, step=trainer.global_step)
@@ -274,6 +287,7 @@ class GaugeProjection(GaugeCallback):
             "rolled_back": self.rolled_back,
             "invariance_error": self.invariance_error,
             "history": [dict(entry) for entry in self.history],
+            **({} if self._interval is None else {"interval": self._interval.state_dict()}),
             **({"started": self._started, "moments": self._watch.state_dict()} if self.slice == _FLAT else {}),
         }
 
@@ -284,6 +298,8 @@ class GaugeProjection(GaugeCallback):
         self.rolled_back = int(state_dict["rolled_back"])
         self.invariance_error = float(state_dict["invariance_error"])
         self.history = [dict(entry) for entry in state_dict["history"]]
+        if self._interval is not None and "interval" in state_dict:
+            self._interval.load_state_dict(state_dict["interval"])
         self._started = bool(state_dict.get("started", self.steps > 0))
         self._watch.load_state_dict(state_dict.get("moments"))
 
