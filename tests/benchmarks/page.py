@@ -140,12 +140,12 @@ def memories(measured: Iterable[Measured]) -> str:
 
 def steps(found: Mapping[str, Mapping[str, Overhead]]) -> str:
     """The overhead of callbacks."""
-    head = ["", "step, ms", "hooks, µs", "action, ms", "every", "by parts", "CPU", "wall", "discovery, s"]
+    head = ["", "step, ms", "hooks, µs", "action, ms", "actions/steps", "by parts", "CPU", "wall", "discovery, s"]
     rows = [head]
     for recipe, callbacks in found.items():
         for name, o in callbacks.items():
             shares = [f"{100 * share:.2f} %" for share in (o.by_parts, o.cpu, o.wall)]
-            numbers = [f"{1e3 * o.step:.3g}", f"{1e6 * o.hooks:.1f}", f"{1e3 * o.action:.2f}", str(o.every)]
+            numbers = [f"{1e3 * o.step:.3g}", f"{1e6 * o.hooks:.1f}", f"{1e3 * o.action:.2f}", f"{o.actions}/{o.steps}"]
             rows.append([f"{recipe}: `{name}`", *numbers, *shares, f"{o.discovery:.2f}"])
     return table(rows)
 
@@ -203,9 +203,11 @@ OVERHEAD = """## What callbacks add to a step
 At default settings, in a `Trainer` with no logger and no other callback, on the networks and data of the recipes'
 configurations. *Hooks* is what Lightning spends on calling hooks of callbacks, and optimizers on theirs, on steps
 without an action, beyond the same without the callback; of that, {empty:.1f} µs are for an empty `Callback()`. *Action*
-is the CPU time of a projection with its probe, or of a measurement. *By parts* is (hooks + action/every)/step. *CPU*
-and *wall* are whole fits with the callback against whole fits without, in turn; they scatter by more than the overhead
-where other programs run. Discovery happens once per fit and is not included.
+is the CPU time of a projection with its probe, or of a measurement; the one at the start is left out. *By parts* is
+(hooks + action · actions/steps)/step: the goal is 1 %. The default interval of projections is 100 steps at first and
+grows while they find little to do, so that its share falls with the length of a fit. *CPU* and *wall* are whole fits
+with the callback against whole fits without, in turn; they scatter by more than the overhead where other programs run.
+Discovery happens once per fit and is not included.
 
 """
 DISCOVERY = """## Discovery

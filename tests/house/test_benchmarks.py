@@ -47,5 +47,5 @@ def test_pairs_alternate_and_begin_where_they_should():
 
 
 def test_the_overhead_by_parts_is_a_share_of_a_step():
-    overhead = Overhead(step=0.01, wall=0.0, cpu=0.0, hooks=2e-5, action=0.008, every=100, discovery=0.0)
+    overhead = Overhead(step=0.01, wall=0.0, cpu=0.0, hooks=2e-5, action=0.016, actions=5, steps=1000, discovery=0.0)
     assert overhead.by_parts == pytest.approx(0.01)
