@@ -129,6 +129,7 @@ def read(folder):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # writer and reader compute the same bits
     command, place = sys.argv[1:]
     found = {"write": write, "read": read}[command](Path(place))
     print(json.dumps(found))  # noqa: T201

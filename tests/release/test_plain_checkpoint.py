@@ -9,7 +9,7 @@ import pytest
 
 from tests.release import plain_checkpoint
 
-READER = Path(plain_checkpoint.__file__)
+PROGRAM = Path(plain_checkpoint.__file__)
 WITHOUT_GAUGEFIX = """
 import runpy, sys
 
@@ -24,12 +24,16 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def test_a_checkpoint_needs_no_gaugefix(tmp_path):
-    plain_checkpoint.write(tmp_path)
-    command = [sys.executable, "-I", "-c", WITHOUT_GAUGEFIX, str(READER), "read", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+def run(folder, *words):
+    done = subprocess.run([sys.executable, "-I", *words, str(folder)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_checkpoint_needs_no_gaugefix(tmp_path):
+    written = run(tmp_path, str(PROGRAM), "write")
+    assert written == {"steps": 12, "projections": 4}
+    report = run(tmp_path, "-c", WITHOUT_GAUGEFIX, str(PROGRAM), "read")
     assert len(report["keys"]) == 3
     assert report["left"] == []  # Lightning drops the state of a callback that is not there
     (said,) = report["said"]
