@@ -81,6 +81,8 @@ def silence(callback: Any, idle: Collection[str] = ()) -> None:
     """
     homes = {f"{package}.callbacks.callback" for package in _PACKAGES}
     for name in _PER_BATCH:
+        if callback.__dict__.get(name) is not None:
+            continue  # somebody has put a function of his own there
         if name in idle or getattr(type(callback), name).__module__ in homes:
             callback.__dict__[name] = None
         else:

@@ -63,6 +63,15 @@ EVERYTHING = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A watch sees the thread that it was started in; batches of matrices are shared out over others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def watched_fit(name: str, context, **settings) -> Watch:
     """Train for some steps, with Lightning's logging as seldom as the action; hooks run within the context."""
     callback = CALLBACKS[name]()
