@@ -72,7 +72,7 @@ def read_rotations(ctx: Pass, order: Iterable[str], exactness: Exactness) -> lis
             name = f"{legs[0][0].parameter.rsplit('.', 1)[0]}:rotation"
             found.append(ResidualRotation(name, exactness, acting=group, legs=legs))
         except SymmetryError:
-            continue  # coordinates do not occur equally often in some leg, or have several gains
+            continue  # coordinates do not occur equally often in some leg, have several gains, or a constant is added
     return found
 
 
@@ -108,6 +108,11 @@ def _legs(
     index = coordinate[whole.of[slot.labels]]
     if not (index >= 0).any():
         return
+    if slot.offset:
+        raise SymmetryError(
+            f"Expected '{slot.parameter}' as it is in a stream that is rotated, got it with {slot.offset:g} added. The "
+            "stream is not rotated."
+        )
     names = list(dict.fromkeys(name for _, _, name in ctx.labels.gains))
     of = sides.plain.of[slot.labels]
     side = np.maximum(sides.side[of], _BEFORE)

@@ -120,3 +120,16 @@ def test_one_map_in_front_and_behind():
 
     model = Net(forward, a=nn.Linear(D, D), b=nn.Linear(D, D, False), n=rms(), l=rms(), o=nn.Linear(D, 3))
     assert not found(sound(model, X))
+
+
+@pytest.mark.parametrize("where", ["nowhere", "in front", "behind"])
+def test_a_map_with_a_constant_added(where):
+    """W + 1 would have to turn as a whole, constant included."""
+
+    def forward(s, x):
+        first = s.p + 1.0 if where == "in front" else s.p
+        last = s.q + 1.0 if where == "behind" else s.q
+        return s.n(x @ first) @ last
+
+    model = Net(forward, n=rms(), p=parameter(D, D), q=parameter(D, 3))
+    assert found(sound(model, X, LONG)) == (["O(4)"] if where == "nowhere" else [])
