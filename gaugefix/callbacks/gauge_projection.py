@@ -176,8 +176,10 @@ class GaugeProjection(GaugeCallback):
         super()._run(trainer, pl_module, found)
         counts = self._counts()
         if self._interval is not None and self.steps >= self._interval.shortest:
-            drift = self.history[-1]["drift_before"] if self.projections > made else math.nan
-            self._interval.note(self.steps, drift / math.sqrt(max(found.gauge.dimension, 1)))
+            moved = self.history[-1]["drift_before"] if self.projections > made else math.nan
+            drift = moved / math.sqrt(max(found.gauge.dimension, 1))
+            # All processes project together: a rounding error must not tell them different steps.
+            self._interval.note(self.steps, trainer.strategy.broadcast(drift))
         if counts != before:
             for logger in trainer.loggers:
                 logger.log_metrics(counts, step=trainer.global_step)

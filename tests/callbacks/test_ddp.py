@@ -39,6 +39,10 @@ def test_processes_observe_the_same_gradients(report):
     assert report["flat"]["difference of moments"] == 0.0
 
 
+def test_processes_project_at_the_same_steps_whatever_drift_each_of_them_sees(report):
+    assert report["interval"] == [[0, 2, 6, 14]] * 2
+
+
 def test_one_process_takes_the_projection_back_on_both(report):
     """Bit by bit: both end where they would without projections."""
     assert report["rolled back"] == [[0, 0, 3, True]] * 2

@@ -16,7 +16,8 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gaugefix import GaugeProjection, GaugeRegularizer, OrbitDrift, discover
-from gaugefix.callbacks import NoetherCharges, VerticalFraction, guard, use_gauge
+from gaugefix.callbacks import NoetherCharges, VerticalFraction, gauge_projection, guard, use_gauge
+from gaugefix.callbacks.interval import Interval
 from gaugefix.errors import GaugeError
 
 
@@ -125,6 +126,20 @@ def one_is_not_finite():
     return {"counts": counts, "difference": between(model.parameters())}
 
 
+def steps_of_an_interval():
+    """The second process finds every drift large: alone it would project more often."""
+    projection = GaugeProjection()
+    projection._counter.every, projection._interval = 2, Interval(2)
+    size = gauge_projection._size
+    rank = distributed.get_rank()
+    gauge_projection._size = lambda *given: 1e-3 + 10.0 * rank
+    try:
+        fit(Announced(), projection, max_steps=15)
+    finally:
+        gauge_projection._size = size
+    return everywhere([entry["step"] for entry in projection.history])
+
+
 class Freezing(pl.Callback):
     """Freezes one parameter on one process, behind the back of DDP."""
 
@@ -184,6 +199,7 @@ def main():
         "spectral": compared(GaugeProjection("spectral", every_n_steps=3)),
         "rolled back": rolled_back(),
         "not finite": one_is_not_finite(),
+        "interval": steps_of_an_interval(),
         "disagreeing": disagreeing(),
     }
     if distributed.get_rank() == 0:
