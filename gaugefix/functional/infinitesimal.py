@@ -126,7 +126,7 @@ class LinearInfinitesimal(Infinitesimal):
 
     def _mixed(self, leg: Leg, matrix: Tensor) -> Tensor:
         rows, restore = rows_of(leg, self._point(leg))
-        position, block = (torch.from_numpy(p).to(rows.device) for p in leg.positions(self.linear.block))
+        position, block = leg.places(self.linear.block, rows.device)
         out = torch.zeros_like(rows)
         mixed = mix_blocks(matrix, rows[:, position], block)
         out[:, position.reshape(-1)] = mixed.reshape(rows.shape[0], -1)

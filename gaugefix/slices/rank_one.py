@@ -48,8 +48,9 @@ class Coupling:
     signs: list[int]
     units: int
     contraction: float
-    _buffers: dict[tuple[torch.dtype, torch.device], tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
-    _signed: dict[tuple[torch.dtype, torch.device], tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    _kept: dict[tuple[torch.dtype, torch.device], tuple[Tensor, list[Tensor], Tensor | None, Tensor]] = field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def of(cls, terms: list[Term], units: int) -> Coupling:
@@ -79,12 +80,10 @@ class Coupling:
         A column of legs of both signs is signed itself, and +1.
         """
         key = (parts[0][0].dtype, parts[0][0].device)
-        if key not in self._buffers:
-            self._buffers[key] = self._laid_out(parts[0][0])
-            self._signed[key] = self._signs(parts[0][0])
-        matrix, views = self._buffers[key]
+        if key not in self._kept:
+            self._kept[key] = (*self._laid_out(parts[0][0]), *self._signs(parts[0][0]))
+        matrix, views, mixed, pairs = self._kept[key]
         torch._foreach_copy_(views, [piece_of(parts, where) for _, _, _, where in self.places])
-        mixed, pairs = self._signed[key]
         return matrix if mixed is None else matrix * mixed, pairs
 
     def _laid_out(self, like: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -90,7 +90,7 @@ class LinearSymmetry(Symmetry):
                 return (tensor + leg.offset) * factor - leg.offset
             return tensor * factor
         rows, restore = rows_of(leg, tensor)
-        position, block = self._places(leg, tensor.device)
+        position, block = leg.places(self.block, tensor.device)
         offset = leg.offset if law == PARAMETER else 0.0
         whole = leg.in_order(self.block)
         vectors = rows.view(-1, *position.shape) if whole else rows[:, position]
@@ -112,11 +112,8 @@ class LinearSymmetry(Symmetry):
 
     def vectors(self, leg: Leg, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors on which a matrix element acts, (rest, copies, n), and the block of each copy."""
-        position, block = self._places(leg, tensor.device)
+        position, block = leg.places(self.block, tensor.device)
         return rows_of(leg, tensor.detach())[0][:, position], block
-
-    def _places(self, leg: Leg, device: torch.device) -> tuple[Tensor, Tensor]:
-        return leg.places(self.block, device)
 
 
 def mix_blocks(matrix: Tensor, vectors: Tensor, block: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class ResidualRotation(Symmetry):
 
     def _mix(self, leg: Leg, tensor: Tensor, matrix: Tensor) -> Tensor:
         rows, restore = rows_of(leg, tensor)
-        position, block = (torch.from_numpy(p).to(tensor.device) for p in leg.positions(self.acting.n))
+        position, block = leg.places(self.acting.n, tensor.device)
         out = rows.clone()
         mixed = mix_blocks(matrix, rows[:, position], block)
         out[:, position.reshape(-1)] = mixed.reshape(rows.shape[0], -1)
